@@ -1,0 +1,32 @@
+"""The file that the chart writes and the gateway reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .serverconfig import Frozen
+from .wire import GATEWAY_PORT, SIGNING_KEY_DIR
+
+
+class GatewayConfig(Frozen):
+    """Everything a gateway Pod is told. Times in seconds, sizes in bytes."""
+
+    version: Literal[1] = 1
+    port: int = Field(default=GATEWAY_PORT, ge=1, le=65535)
+    signing_key_dir: str = SIGNING_KEY_DIR
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    max_media_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
+    connect_timeout_seconds: float = Field(default=5, gt=0)
+    first_token_timeout_seconds: float = Field(default=30, gt=0)
+    stream_idle_timeout_seconds: float = Field(default=120, gt=0)
+    total_timeout_seconds: float = Field(default=300, gt=0)
+    drain_timeout_seconds: float = Field(default=60, ge=0)
+    access_log: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load(text: str) -> GatewayConfig:
+    """Raises pydantic.ValidationError with every wrong field."""
+    return GatewayConfig.model_validate_json(text)

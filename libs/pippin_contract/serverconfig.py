@@ -1,0 +1,93 @@
+"""The file that the operator writes and a server Pod reads.
+
+Versioned because Pods outlive operators: the reader accepts the last two versions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Task = Literal["chat", "completion", "embedding", "transcription", "image"]
+EngineName = Literal["mlx", "vllm", "echo"]
+
+
+class Frozen(BaseModel):
+    """camelCase on the wire, frozen; unknown fields ignored, since a rolled-back reader meets them."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+
+class EchoConfig(Frozen):
+    """Knobs of the echo engine. Times in seconds; a count of 0 means never."""
+
+    load_seconds: float = Field(default=0, ge=0)
+    first_token_seconds: float = Field(default=0, ge=0)
+    tokens_per_second: int = Field(default=0, ge=0, description="0: as fast as it goes.")
+    error_percent: int = Field(default=0, ge=0, le=100)
+    seed: int = 0
+    wedge_after: int = Field(default=0, ge=0, description="Stand still from this request on.")
+    out_of_memory_after: int = Field(default=0, ge=0, description="Fail with out of memory.")
+    crash_after: int = Field(default=0, ge=0, description="End the process at this request.")
+
+
+class ModelConfig(Frozen):
+    """What to serve, and what /v1/models says of it."""
+
+    uri: str = ""
+    path: str = Field(default="", description="Directory of the weights; empty: fetch the uri.")
+    task: Task = "chat"
+    context_length: int | None = Field(default=None, ge=1)
+    family: str = ""
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    token_file: str = Field(default="", description="File with the credential for the source.")
+
+
+class PublicKey(Frozen):
+    """One of the gateway's keys: `kid` of the token's header, Ed25519 public key as PEM."""
+
+    kid: str
+    pem: str
+
+
+class AuthConfig(Frozen):
+    """Who may call: the gateway (signed tokens for `audience`), or anyone on the loopback."""
+
+    mode: Literal["gateway", "none"] = "none"
+    audience: str = ""
+    public_keys: tuple[PublicKey, ...] = ()
+
+
+class ServerConfig(Frozen):
+    """Everything a server Pod is told. Times in seconds."""
+
+    version: Literal[1] = 1
+    namespace: str = "default"
+    name: str
+    served_name: str
+    aliases: tuple[str, ...] = ()
+    engine: EngineName
+    engine_args: tuple[str, ...] = ()
+    echo: EchoConfig = EchoConfig()
+    model: ModelConfig = ModelConfig()
+    max_concurrency: int = Field(default=32, ge=1)
+    max_queue: int = Field(default=64, ge=0)
+    queue_timeout_seconds: float = Field(default=30, gt=0)
+    liveness_stall_seconds: float = Field(default=60, gt=0)
+    drain_timeout_seconds: float = Field(default=60, ge=0)
+    auth: AuthConfig = AuthConfig()
+
+
+def dump(config: ServerConfig) -> str:
+    """The same bytes for the same config, so that a settled Pod does not roll."""
+    return config.model_dump_json(by_alias=True, exclude_defaults=False, indent=1) + "\n"
+
+
+def load(text: str) -> ServerConfig:
+    """Raises pydantic.ValidationError; a version that this reader does not know is one."""
+    return ServerConfig.model_validate_json(text)
