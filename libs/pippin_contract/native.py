@@ -28,6 +28,6 @@ def port_variable(name: str) -> str:
 
 
 def bind(name: str, host: str, port: int, environ: Mapping[str, str]) -> tuple[str, int]:
-    """Where to listen for a named container port: the given host and port unless the agent chose."""
+    """Where to listen for a named container port: the given host and port unless told other."""
     chosen = environ.get(port_variable(name))
     return environ.get(BIND_HOST, host), int(chosen) if chosen else port

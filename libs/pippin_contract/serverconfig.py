@@ -15,7 +15,7 @@ EngineName = Literal["mlx", "vllm", "echo"]
 
 
 class Frozen(BaseModel):
-    """camelCase on the wire, frozen; unknown fields ignored, since a rolled-back reader meets them."""
+    """camelCase on the wire, frozen; unknown fields ignored: rolled-back readers meet them."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
