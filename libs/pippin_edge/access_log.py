@@ -1,0 +1,122 @@
+"""One line of JSON a request, and a writer that never makes a request wait for the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import orjson
+
+from .asgi import App, Message, Receive, Scope, Send, state
+from .clock import SYSTEM, Clock
+
+#: What is logged of a path: a client's text, so it is bounded. Never its query.
+MAX_PATH = 256
+#: The status in the log (never sent) when the client left before the answer began.
+CLIENT_CLOSED = 499
+
+QUIET_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics"})
+
+
+class AccessLog:
+    """Writes one line when a request is over. Bind fields in `scope["state"]["log"]`.
+
+    Fields: ts, event, request_id, method, path, status, duration_ms, bytes, and the bound ones.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        write: Callable[[bytes], object],
+        *,
+        quiet_paths: frozenset[str] = QUIET_PATHS,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.app = app
+        self.write = write
+        self.quiet_paths = quiet_paths
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self.quiet_paths:
+            return await self.app(scope, receive, send)
+        status = CLIENT_CLOSED
+        sent = 0
+        fields = state(scope).setdefault("log", {})
+        began = self.clock.monotonic()
+
+        async def watched(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            line = {
+                "ts": datetime.fromtimestamp(self.clock.wall(), UTC),
+                "level": "info",
+                "event": "request",
+                "request_id": scope["state"].get("request_id", ""),
+                "method": scope["method"],
+                "path": scope["path"][:MAX_PATH],
+                "status": status,
+                "duration_ms": round((self.clock.monotonic() - began) * 1000, 2),
+                "bytes": sent,
+                **fields,
+            }
+            self.write(orjson.dumps(line, option=_OPTIONS))
+
+
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+class LineWriter:
+    """Collects lines and hands them to `sink` in a thread, by a timer; drops them when it is slow.
+
+    `sink` may block (a full pipe): the event loop never does. Bounded by `max_bytes`; what had to
+    be dropped is counted in `dropped`. Call `close()` at the end.
+    """
+
+    def __init__(
+        self, sink: Callable[[bytes], object], *, every: float = 0.25, max_bytes: int = 1 << 20
+    ) -> None:
+        self.sink = sink
+        self.every = every
+        self.max_bytes = max_bytes
+        self.dropped = 0
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, line: bytes) -> None:
+        if self._size + len(line) > self.max_bytes:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._flush_later())
+
+    async def _flush_later(self) -> None:
+        try:
+            await asyncio.sleep(self.every)
+            while self._lines:
+                await self._flush()
+        finally:
+            self._task = None
+
+    async def _flush(self) -> None:
+        chunk = b"".join(self._lines)
+        self._lines.clear()
+        await asyncio.to_thread(self.sink, chunk)
+        self._size -= len(chunk)
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._task is not None:
+            await self._task

@@ -1,0 +1,1 @@
+"""Request limits: a pure sliding window, and the stores that keep windows."""
