@@ -1,0 +1,63 @@
+"""kubectl as a person types it, for tests that look at a cluster from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Seconds that one kubectl call may take.
+TIMEOUT = 60
+
+
+class KubectlFailed(AssertionError):
+    """kubectl said no; the message holds what it printed on stderr."""
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """One kubeconfig, one binary, optionally one namespace."""
+
+    binary: Path
+    kubeconfig: Path
+    namespace: str | None = None
+
+    def within(self, namespace: str) -> Kubectl:
+        return Kubectl(self.binary, self.kubeconfig, namespace)
+
+    def __call__(self, *args: str, stdin: str | None = None, timeout: float = TIMEOUT) -> str:
+        scope = ["-n", self.namespace] if self.namespace else []
+        done = subprocess.run(
+            [str(self.binary), *scope, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+        if done.returncode:
+            raise KubectlFailed(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args, "-o", "json"))
+
+    def items(self, *args: str) -> list[dict[str, Any]]:
+        return list(self.json("get", *args)["items"])
+
+    def apply(self, *manifests: Mapping[str, Any]) -> str:
+        return self("apply", "-f", "-", stdin=yaml.safe_dump_all(list(manifests)))
+
+    def patch(self, what: str, name: str, patch: Mapping[str, Any]) -> None:
+        self("patch", what, name, "--type=merge", "-p", json.dumps(patch))
+
+    def condition(self, what: str, name: str, kind: str) -> dict[str, Any]:
+        """The condition of that type, or an empty one when it is not there yet."""
+        conditions = self.json("get", what, name).get("status", {}).get("conditions", [])
+        return next((dict(c) for c in conditions if c["type"] == kind), {})

@@ -1,0 +1,44 @@
+"""ModelDeployments and APIKeys for tests: defaults everywhere, overrides deep-merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pippin_contract import wire
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping; lists and scalars are replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def model(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """An echo ModelDeployment on this machine's CPU; keywords are merged into its spec."""
+    base = {
+        "model": {"task": "chat"},
+        "engine": {"type": "echo"},
+        "accelerator": {"type": "cpu"},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+    }
+    return {
+        "apiVersion": wire.API_VERSION,
+        "kind": "ModelDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": merged(base, spec),
+    }
+
+
+def key(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """An APIKey for every model of its namespace."""
+    return {
+        "apiVersion": wire.API_VERSION,
+        "kind": "APIKey",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": merged({"models": ["*"]}, spec),
+    }
