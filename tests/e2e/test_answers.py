@@ -2,6 +2,7 @@
 
 import openai
 import pytest
+
 from support.e2e import Cluster, Tenant
 from support.eventually import eventually
 from support.manifests import key, model

@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+
 from support.e2e import Cluster, Tenant
 from support.eventually import eventually
 from support.manifests import key, model

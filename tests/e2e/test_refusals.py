@@ -1,6 +1,7 @@
 """What the API server says no to, in words that name the field; what the tools explain."""
 
 import pytest
+
 from support.e2e import Cluster, Tenant
 from support.kubectl import KubectlFailed
 from support.manifests import model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -18,13 +18,29 @@ class NeverHappened(AssertionError):
     """The state did not come in time; the message holds the last value or error seen."""
 
 
+@overload
 async def eventually(
-    probe: Callable[[], T | Awaitable[T]],
+    probe: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    within: float = ...,
+    until: Callable[[T], Any] = ...,
+    retry: tuple[type[BaseException], ...] = ...,
+) -> T: ...
+@overload
+async def eventually(
+    probe: Callable[[], T],
+    *,
+    within: float = ...,
+    until: Callable[[T], Any] = ...,
+    retry: tuple[type[BaseException], ...] = ...,
+) -> T: ...
+async def eventually(
+    probe: Callable[[], Any],
     *,
     within: float = 20,
-    until: Callable[[T], Any] = bool,
+    until: Callable[[Any], Any] = bool,
     retry: tuple[type[BaseException], ...] = (AssertionError,),
-) -> T:
+) -> Any:
     """The probe's first value that satisfies `until`.
 
     Errors named in `retry` count as "not yet"; all others end the wait at once.
@@ -34,7 +50,7 @@ async def eventually(
     while True:
         try:
             value = probe()
-            result: T = await value if inspect.isawaitable(value) else value
+            result = await value if inspect.isawaitable(value) else value
             if until(result):
                 return result
             last = result
