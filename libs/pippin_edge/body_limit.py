@@ -1,24 +1,33 @@
-"""No body larger than agreed gets in, whether its length was announced or not."""
+"""No body larger than agreed gets in, whether its length was announced or not, nor a late one."""
 
 from __future__ import annotations
 
+import asyncio
+
 from .asgi import App, Message, Receive, Scope, Send, header
-from .errors import PayloadTooLarge, UnsupportedMedia
+from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
+
+#: Seconds for the whole body.
+READ_SECONDS = 60.0
 
 # The rest of a refused body is not worth reading: the connection ends with the answer.
 _CLOSE = (b"connection", b"close")
 
 
 class BodyLimit:
-    """413 by Content-Length before a byte is read, else by counting; 415 for compressed bodies.
+    """413 by Content-Length before a byte is read, else by counting; 415 for compressed bodies;
+    408 when the body is not whole in `read_seconds`.
 
     `max_media_bytes` holds for multipart bodies (audio, images), `max_bytes` for all others.
     """
 
-    def __init__(self, app: App, max_bytes: int, max_media_bytes: int) -> None:
+    def __init__(
+        self, app: App, max_bytes: int, max_media_bytes: int, read_seconds: float = READ_SECONDS
+    ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.max_media_bytes = max_media_bytes
+        self.read_seconds = read_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
@@ -33,12 +42,11 @@ class BodyLimit:
             )
         kind = header(headers, b"content-type") or b""
         cap = self.max_media_bytes if kind.startswith(b"multipart/") else self.max_bytes
-        length = header(headers, b"content-length")
-        if length is None:
-            return await self.app(scope, _counted(receive, cap), send)
-        if int(length) > cap:  # the HTTP parser let digits only pass, and holds the body to it
+        # The HTTP parser let digits only pass.
+        if int(header(headers, b"content-length") or 0) > cap:
             raise _too_large(cap)
-        await self.app(scope, receive, send)
+        guard = _Guard(receive, send, cap, self.read_seconds)
+        await self.app(scope, guard.receive, guard.send)
 
 
 def _too_large(cap: int) -> PayloadTooLarge:
@@ -47,15 +55,40 @@ def _too_large(cap: int) -> PayloadTooLarge:
     )
 
 
-def _counted(receive: Receive, cap: int) -> Receive:
-    seen = 0
+class _Guard:
+    """One request's body on its way in: counted, and under a deadline until it is whole."""
 
-    async def counting() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > cap:
-            raise _too_large(cap)
+    __slots__ = ("_cap", "_deadline", "_receive", "_refusal", "_seen", "_send", "_whole")
+
+    def __init__(self, receive: Receive, send: Send, cap: int, seconds: float) -> None:
+        self._receive = receive
+        self._send = send
+        self._cap = cap
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._seen = 0
+        self._whole = False
+        self._refusal: ApiError | None = None
+
+    async def receive(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError as error:
+            self._refusal = RequestTimeout(
+                "the request body did not arrive in time: send it faster", extra_headers=[_CLOSE]
+            )
+            raise self._refusal from error
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._cap:
+            self._refusal = _too_large(self._cap)
+            raise self._refusal
+        self._whole = not message.get("more_body")
         return message
 
-    return counting
+    async def send(self, message: Message) -> None:
+        # A framework below may have caught the refusal and made its own answer of it.
+        if self._refusal is not None:
+            raise self._refusal
+        await self._send(message)

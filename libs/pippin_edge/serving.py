@@ -1,0 +1,220 @@
+"""An ASGI app on a socket: uvicorn with httptools, hardened, and ended without losing a request.
+
+What uvicorn leaves open is closed here: size and time of headers, refusals below ASGI (malformed
+requests) in the envelope, and a drain that first says "not ready".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from . import errors
+from .asgi import App
+from .request_id import HEADER, fresh
+
+#: Bytes of request line and headers, and how many headers.
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 128
+#: Seconds for a client to send its headers; an idle kept connection has longer.
+HEADER_SECONDS = 10.0
+#: Longer than the 60 s of common ingresses, so that they, not we, close idle connections.
+KEEP_ALIVE_SECONDS = 75
+
+BACKLOG = 4096
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with bounds on headers and with our errors.
+
+    Content-Length with Transfer-Encoding, repeated lengths and bad chunks are refused by the
+    parser (llhttp is strict); tests/wire holds it to that.
+    """
+
+    header_seconds = HEADER_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reading_headers = True
+        self._partial_bytes = 0
+        self._header_bytes = 0
+        self._begun = False
+        self._refusal: errors.ApiError | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(self.header_seconds, self._headers_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        continued = self._reading_headers
+        super().data_received(data)
+        if not self._reading_headers or self.transport.is_closing():
+            return
+        if continued:  # one long header stays inside the parser: count what went in
+            self._partial_bytes += len(data)
+            if self._partial_bytes > MAX_HEADER_BYTES:
+                self._refuse(_headers_too_large())
+                return
+        if self._header_timer is None and self._begun:
+            self._header_timer = self.loop.call_later(self.header_seconds, self._headers_late)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reading_headers = self._begun = True
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count_header(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_header(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._reading_headers = False
+        self._partial_bytes = 0
+        if self._header_timer is not None:
+            self._stop_header_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # What comes next on this connection are headers again; on_message_begin is not called
+        # before their first byte, which is when their time begins to run.
+        self._reading_headers = True
+        self._partial_bytes = 0
+        self._begun = False
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(
+            self._refusal or errors.BadRequest("the HTTP request is malformed: nothing was done")
+        )
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADERS:
+            self._refusal = _headers_too_large()
+            raise ValueError("headers too large")  # the parser stops and calls send_400_response
+
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        if self.transport.is_closing():
+            return
+        if not self._begun:
+            self.transport.close()
+            return
+        self._refuse(
+            errors.RequestTimeout(
+                f"the request's headers did not arrive within {self.header_seconds:g} s"
+            )
+        )
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _refuse(self, error: errors.ApiError) -> None:
+        """Answer for a request that never reached the app, and end the connection."""
+        running = self.cycle is not None and not self.cycle.response_complete
+        if not (running and (self.cycle.response_started or self._reading_headers)):
+            self.transport.write(_whole_answer(error))
+        self.transport.close()
+
+
+def _headers_too_large() -> errors.ApiError:
+    return errors.HeadersTooLarge(
+        f"the request's headers are larger than {MAX_HEADER_BYTES} bytes or more than {MAX_HEADERS}"
+    )
+
+
+def _whole_answer(error: errors.ApiError) -> bytes:
+    request_id = fresh()
+    content = errors.body(error, request_id)
+    lines = [
+        STATUS_LINE[error.status].rstrip(),
+        b"content-type: application/json",
+        b"content-length: %d" % len(content),
+        HEADER + b": " + request_id.encode(),
+        b"connection: close",
+        b"",
+        content,
+    ]
+    return b"\r\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How a server ends. Seconds.
+
+    `linger`: after `on_draining`, go on accepting so long, until everyone has seen "not ready".
+    `timeout`: then wait so long for what runs, before it is cut.
+    """
+
+    linger: float = 1.0
+    timeout: float = 60.0
+    on_draining: Callable[[], object] = lambda: None
+
+
+class _Server(uvicorn.Server):
+    """Signals are the program's own: see stop_on_signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def serve(app: App, listener: socket.socket, stop: asyncio.Event, drain: Drain) -> None:
+    """Serve until `stop` is set, then drain. The listener is closed at the end."""
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(drain.timeout)),
+    )
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            drain.on_draining()
+            await asyncio.sleep(drain.linger)
+    finally:
+        stopping.cancel()
+        server.should_exit = True
+        await running
