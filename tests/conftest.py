@@ -1,0 +1,3 @@
+"""Fixtures that more than one layer of tests uses."""
+
+pytest_plugins = ["support.apiserver"]
