@@ -1,0 +1,75 @@
+"""One Pippin for the whole run, and a namespace of its own for every test.
+
+Without KUBECONFIG the suite makes an embedded cluster of its own and removes it at the end. With it
+the suite uses that cluster: PIPPIN_E2E_GATEWAY_URL says where its gateway answers and
+PIPPIN_E2E_WEIGHTS_URI which weights its nodes have.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import weights
+from cluster.stack import Stack
+from support.e2e import Cluster, Tenant
+from support.kubectl import Kubectl
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "KUBECONFIG" in os.environ and item.get_closest_marker("embedded"):
+            item.add_marker(pytest.mark.skip(reason="needs a cluster of the suite's own"))
+
+
+@pytest.fixture(scope="session")
+def cluster(kubernetes_programs: Path) -> Iterator[Cluster]:
+    if "KUBECONFIG" in os.environ:
+        yield Cluster(
+            kubectl=Kubectl(kubernetes_programs / "kubectl", Path(os.environ["KUBECONFIG"])),
+            gateway_url=os.environ["PIPPIN_E2E_GATEWAY_URL"],
+            weights_uri=os.environ["PIPPIN_E2E_WEIGHTS_URI"],
+        )
+        return
+    model = weights.prepare()
+    with tempfile.TemporaryDirectory(prefix="pippin-e2e-") as home:
+        stack = Stack.create(Path(home) / "cluster", kubernetes_programs)
+        try:
+            stack.start_control_plane()
+            stack.join_node("this-machine", [model.parent])
+            stack.install_chart()
+            yield Cluster(
+                kubectl=Kubectl(kubernetes_programs / "kubectl", stack.plane.kubeconfig),
+                gateway_url=stack.gateway_url,
+                weights_uri=f"file://{model}",
+                node_root=stack.node_root,
+                control_plane=stack.plane,
+            )
+        finally:
+            stack.remove()
+
+
+@pytest.fixture
+async def tenant(cluster: Cluster) -> AsyncIterator[Tenant]:
+    async for one in _tenant(cluster):
+        yield one
+
+
+@pytest.fixture
+async def other_tenant(cluster: Cluster) -> AsyncIterator[Tenant]:
+    async for one in _tenant(cluster):
+        yield one
+
+
+async def _tenant(cluster: Cluster) -> AsyncIterator[Tenant]:
+    name = f"e2e-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    tenant = Tenant(cluster, name)
+    yield tenant
+    for client in tenant.clients:
+        await client.close()
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
