@@ -21,9 +21,9 @@ BARE = (ETCD, API_SERVER)
 FULL = (ETCD, API_SERVER, CONTROLLERS, SCHEDULER, APPROVER)
 
 SERVICE_RANGE = "10.96.0.0/16"
-#: Below the range that the kernel hands out to outgoing connections, so that a component that is
-#: stopped for a while finds its port free again.
-_PORTS = range(20000, 32000)
+#: Below the range that the kernel hands out to outgoing connections and above the node agent's, so
+#: that a component that is stopped for a while finds its port free again.
+_PORTS = range(30000, 32700)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Ports:
             while len(taken) < len(cls.__annotations__):
                 listener = socket.socket()
                 try:
-                    listener.bind((str(LOOPBACK), random.choice(_PORTS)))
+                    listener.bind((LOOPBACK, random.choice(_PORTS)))
                     taken.append(listener)
                 except OSError:
                     listener.close()

@@ -185,6 +185,7 @@ class ControlPlane:
         return [str(self.binaries / program), *flags]
 
     def environment(self) -> dict[str, str]:
+        """What processes of this cluster are started with."""
         # Not the caller's: a KUBECONFIG or a proxy in it would lead elsewhere.
         return {
             "PATH": f"{self.binaries}:{os.environ.get('PATH', os.defpath)}",

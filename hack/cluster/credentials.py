@@ -16,7 +16,7 @@ CLUSTER, FRONT_PROXY = "ca", "front-proxy-ca"
 #: An authority of its own: a certificate of the cluster must not open its database.
 DATABASE = "etcd-ca"
 
-_HERE = {"dns": ("localhost",), "ips": (str(LOOPBACK),)}
+_HERE = {"dns": ("localhost",), "ips": (LOOPBACK,)}
 #: Names by which Pods and people call the API server; the address is the first service's.
 _API_SERVER = Subject(
     "kube-apiserver",
@@ -27,7 +27,7 @@ _API_SERVER = Subject(
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
     ),
-    ips=(str(LOOPBACK), "10.96.0.1"),
+    ips=(LOOPBACK, "10.96.0.1"),
 )
 _ISSUED: dict[str, tuple[str, Subject, tuple[ObjectIdentifier, ...]]] = {
     "etcd": (DATABASE, Subject("etcd", **_HERE), (SERVER, CLIENT)),
