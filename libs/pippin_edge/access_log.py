@@ -23,6 +23,7 @@ class AccessLog:
     """Writes one line when a request is over. Bind fields in `scope["state"]["log"]`.
 
     Fields: ts, event, request_id, method, path, status, duration_ms, bytes, and the bound ones.
+    `observe(scope, status, seconds)` is told the same, for metrics. Quiet paths do neither.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class AccessLog:
         write: Callable[[bytes], object],
         *,
         quiet_paths: frozenset[str] = QUIET_PATHS,
+        observe: Callable[[Scope, int, float], object] = lambda scope, status, seconds: None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.app = app
         self.write = write
+        self.observe = observe
         self.quiet_paths = quiet_paths
         self.clock = clock
 
@@ -57,6 +60,8 @@ class AccessLog:
         try:
             await self.app(scope, receive, watched)
         finally:
+            seconds = self.clock.monotonic() - began
+            self.observe(scope, status, seconds)
             line = {
                 "ts": datetime.fromtimestamp(self.clock.wall(), UTC),
                 "level": "info",
@@ -65,7 +70,7 @@ class AccessLog:
                 "method": scope["method"],
                 "path": scope["path"][:MAX_PATH],
                 "status": status,
-                "duration_ms": round((self.clock.monotonic() - began) * 1000, 2),
+                "duration_ms": round(seconds * 1000, 2),
                 "bytes": sent,
                 **fields,
             }

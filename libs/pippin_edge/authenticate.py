@@ -14,18 +14,28 @@ class Authenticate:
 
     Takes `Authorization: Bearer` or `X-API-Key`, never a query or a cookie. Raises, so an
     ErrorEnvelope must stand around it. `public_paths` need no token and get no principal.
+    `name_of(principal)` is what the access line may say of the caller.
     """
 
     def __init__(
-        self, app: App, verify: Callable[[str], Any], public_paths: Iterable[str] = ()
+        self,
+        app: App,
+        verify: Callable[[str], Any],
+        public_paths: Iterable[str] = (),
+        *,
+        name_of: Callable[[Any], str] | None = None,
     ) -> None:
         self.app = app
         self.verify = verify
         self.public_paths = frozenset(public_paths)
+        self.name_of = name_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self.public_paths:
-            state(scope)["principal"] = self.verify(token(scope["headers"]))
+            bound = state(scope)
+            principal = bound["principal"] = self.verify(token(scope["headers"]))
+            if self.name_of is not None:
+                bound.setdefault("log", {})["key"] = self.name_of(principal)
         await self.app(scope, receive, send)
 
 

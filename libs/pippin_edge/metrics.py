@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from .asgi import Receive, Scope, Send
+from .asgi import App, Receive, Scope, Send
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -77,9 +77,7 @@ def build_info(registry: CollectorRegistry, component: str, version: str) -> Non
     ).labels(component, version).set(1)
 
 
-def endpoint(
-    registry: CollectorRegistry, refresh: Callable[[], object] = lambda: None
-) -> Callable[[Scope, Receive, Send], object]:
+def endpoint(registry: CollectorRegistry, refresh: Callable[[], object] = lambda: None) -> App:
     """An ASGI app with the registry as Prometheus text; `refresh` sets gauges just before."""
 
     async def show(scope: Scope, receive: Receive, send: Send) -> None:

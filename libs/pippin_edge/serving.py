@@ -28,6 +28,8 @@ MAX_HEADERS = 128
 HEADER_SECONDS = 10.0
 #: Longer than the 60 s of common ingresses, so that they, not we, close idle connections.
 KEEP_ALIVE_SECONDS = 75
+#: Seconds for which a client may take nothing of an answer that waits for it.
+WRITE_STALL_SECONDS = 60
 
 BACKLOG = 4096
 
@@ -35,11 +37,15 @@ BACKLOG = 4096
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds on headers and with our errors.
 
+    `scope["state"]["connection"]` is this object: set its `on_gone` while a request waits, and it
+    is called when the client hangs up. (A task that waits in receive() costs more than that.)
+
     Content-Length with Transfer-Encoding, repeated lengths and bad chunks are refused by the
     parser (llhttp is strict); tests/wire holds it to that.
     """
 
-    header_seconds = HEADER_SECONDS
+    header_seconds: float = HEADER_SECONDS
+    write_stall_seconds: float = WRITE_STALL_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,14 +55,27 @@ class Protocol(HttpToolsProtocol):
         self._begun = False
         self._refusal: errors.ApiError | None = None
         self._header_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self.on_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._header_timer = self.loop.call_later(self.header_seconds, self._headers_late)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.write_stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+        if self.on_gone is not None:
+            self.on_gone()
 
     def data_received(self, data: bytes) -> None:
         continued = self._reading_headers
@@ -73,6 +92,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"]["connection"] = self
         self._reading_headers = self._begun = True
         self._header_bytes = 0
 
@@ -128,6 +148,11 @@ class Protocol(HttpToolsProtocol):
             self._header_timer.cancel()
             self._header_timer = None
 
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _refuse(self, error: errors.ApiError) -> None:
         """Answer for a request that never reached the app, and end the connection."""
         running = self.cycle is not None and not self.cycle.response_complete
@@ -181,7 +206,10 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises OSError when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted sockets inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_STALL_SECONDS * 1000)
+    return listener
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -1,0 +1,118 @@
+"""argv -> Settings -> parts -> app -> serve. The only place that wires the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections.abc import AsyncIterator
+
+import structlog
+import uvloop
+
+from pippin_contract import __version__
+from pippin_contract.wire import EXIT_CONFIG
+from pippin_edge import logs
+from pippin_edge.access_log import LineWriter
+from pippin_edge.serving import Drain, bind, serve, stop_on_signals
+
+from .app import Parts, create_app
+from .catalog.model import Catalog
+from .catalog.store import CatalogStore
+from .catalog.watch import Cluster, watch_all
+from .settings import InvalidSettings, Settings, parse
+from .signing import SigningKey
+from .telemetry import Telemetry
+from .upstream.pool import Pool
+
+log = structlog.get_logger("pippin.gateway")
+
+
+def main() -> None:
+    """Entry point. Exit code 78: the configuration is wrong."""
+    try:
+        settings = parse(sys.argv[1:])
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+    logs.configure(settings.config.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(run(settings)))
+
+
+async def run(settings: Settings) -> int:
+    """Until SIGTERM; the exit code."""
+    try:
+        listener = bind(settings.host, settings.port)
+        cluster = Cluster.load(settings.kubeconfig)
+    except (OSError, ValueError) as error:
+        log.error("gateway.cannot_start", why=str(error))
+        return 1
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    telemetry, pool = Telemetry(), Pool()
+
+    def changed(catalog: Catalog) -> None:
+        pool.retain(catalog.replica_ids)
+        telemetry.catalog_changed(catalog)
+
+    store = CatalogStore(changed)
+    signing = SigningKey(settings.signing_dir)
+    writer = LineWriter(_stdout)
+    gateway = create_app(
+        settings.config,
+        Parts(
+            store=store,
+            pool=pool,
+            tokens=signing,
+            telemetry=telemetry,
+            can_sign=lambda: signing.ready,
+            write_log=writer if settings.config.access_log else None,
+        ),
+    )
+
+    def draining() -> None:
+        gateway.health.draining = True
+        log.info("gateway.draining")
+
+    log.info("gateway.started", version=__version__, host=settings.host, port=settings.port)
+    _settle_memory()
+    drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
+    async with _background(signing, cluster, store):
+        await serve(gateway.app, listener, stop, drain)
+    pool.close()
+    await writer.close()
+    log.info("gateway.stopped")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _background(
+    signing: SigningKey, cluster: Cluster, store: CatalogStore
+) -> AsyncIterator[None]:
+    """The watches and the signing key, followed while the body runs; a bug in one ends it all."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(signing.follow()),
+            group.create_task(watch_all(cluster, store)),
+        ]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _stdout(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _settle_memory() -> None:
+    """What is loaded now stays: the collector need not look at it again, nor so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+if __name__ == "__main__":
+    main()

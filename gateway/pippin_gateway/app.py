@@ -1,0 +1,142 @@
+"""The gateway as one ASGI app: edge around a table of paths. Wires, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pippin_contract.gatewayconfig import GatewayConfig
+from pippin_edge import errors
+from pippin_edge.access_log import QUIET_PATHS, AccessLog
+from pippin_edge.asgi import App, Receive, Scope, Send
+from pippin_edge.authenticate import Authenticate
+from pippin_edge.body_limit import READ_SECONDS, BodyLimit
+from pippin_edge.clock import SYSTEM, Clock
+from pippin_edge.limit import Limit, Rule
+from pippin_edge.limits.memory import MemoryStore
+from pippin_edge.metrics import endpoint
+from pippin_edge.request_id import RequestId
+
+from .catalog.model import ApiKey
+from .catalog.store import CatalogStore
+from .health import Health
+from .listing import PATH as MODELS_PATH
+from .listing import Listing
+from .proxy import Deps, Proxy, Tokens
+from .routing.balance import Balance
+from .routing.timeouts import Budget
+from .telemetry import Telemetry
+from .upstream.client import Client
+from .upstream.guard import Ticker
+from .upstream.pool import Pool
+
+#: Paths whose JSON body names a model, and that go to its replicas.
+PROXIED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+PUBLIC = frozenset({"/health", "/ready", "/livez", "/status", "/metrics"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the program made before the app, and what lives as long."""
+
+    store: CatalogStore
+    pool: Pool
+    tokens: Tokens
+    telemetry: Telemetry
+    #: Whether there is a key to sign with.
+    can_sign: Callable[[], bool]
+    write_log: Callable[[bytes], object] | None
+    clock: Clock = SYSTEM
+    body_read_seconds: float = READ_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The app, and the switch that the end of the process turns."""
+
+    app: App
+    health: Health
+
+
+def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
+    """All of the gateway but its sockets. Needs a running event loop."""
+    store, telemetry, clock = parts.store, parts.telemetry, parts.clock
+    balance = Balance()
+    health = Health(store=store, can_sign=parts.can_sign, in_flight=lambda: balance.in_flight)
+    deps = Deps(
+        catalog=lambda: store.catalog,
+        client=Client(parts.pool, clock.monotonic),
+        balance=balance,
+        ticker=Ticker(),
+        tokens=parts.tokens,
+        defaults=Budget(
+            connect=config.connect_timeout_seconds,
+            first_token=config.first_token_timeout_seconds,
+            stream_idle=config.stream_idle_timeout_seconds,
+            total=config.total_timeout_seconds,
+        ),
+        telemetry=telemetry,
+        clock=clock.monotonic,
+    )
+    app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
+    app = Limit(app, MemoryStore(), rule_of, on_refused=telemetry.refused, clock=clock)
+    app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
+    app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)
+    app = errors.ErrorEnvelope(app)
+    app = AccessLog(
+        app,
+        parts.write_log or (lambda line: None),
+        quiet_paths=QUIET_PATHS | {"/status"},
+        observe=telemetry.observe,
+        clock=clock,
+    )
+    return Gateway(app=RequestId(app), health=health)
+
+
+def verify(store: CatalogStore, clock: Clock) -> Callable[[str], ApiKey]:
+    """The check of a presented key against the catalog as it is at that moment."""
+
+    def check(token: str) -> ApiKey:
+        if not store.ready:
+            raise errors.NotReady("the gateway is starting: try again", retry_after=2)
+        return store.catalog.keyring.verify(token, clock.wall())
+
+    return check
+
+
+def rule_of(scope: Scope) -> Rule | None:
+    """The key's requests per minute; they count where models work."""
+    if scope["path"] not in PROXIED or scope["method"] != "POST":
+        return None
+    key: ApiKey = scope["state"]["principal"]
+    return None if key.rpm is None else Rule(key.ref, key.rpm)
+
+
+class Routes:
+    """Path and method to handler; 404 and 405 for the rest."""
+
+    def __init__(self, proxy: App, listing: Listing, health: Health, telemetry: Telemetry) -> None:
+        metrics = endpoint(telemetry.registry, lambda: telemetry.watched(health.store))
+        read = "GET"
+        self._listing = listing
+        self._table: dict[str, tuple[str, App]] = {path: ("POST", proxy) for path in PROXIED}
+        self._table[MODELS_PATH] = (read, listing.every)
+        self._table["/health"] = self._table["/ready"] = (read, health.ready)
+        self._table["/livez"] = (read, health.live)
+        self._table["/status"] = (read, health.status)
+        self._table["/metrics"] = (read, metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        found = self._table.get(path)
+        if found is None:
+            if not path.startswith(MODELS_PATH + "/"):
+                raise errors.NotFound(f"there is nothing at {path[:128]}: see the API reference")
+            found = ("GET", self._listing.one)
+        allowed, handler = found
+        if method != allowed and not (method == "HEAD" and allowed == "GET"):
+            raise errors.MethodNotAllowed(
+                f"{path[:128]} takes {allowed}, not {method[:16]}",
+                extra_headers=[(b"allow", allowed.encode())],
+            )
+        await handler(scope, receive, send)

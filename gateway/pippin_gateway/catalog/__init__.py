@@ -1,0 +1,1 @@
+"""What may be served to whom, and where it runs, as immutable data."""

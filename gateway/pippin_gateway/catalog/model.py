@@ -1,0 +1,158 @@
+"""The catalog: keys, models and replicas as one immutable value, and how it is put together.
+
+Pure. A change in the cluster makes a new Catalog, so a request sees one state from end to end,
+and a revoked key is gone the moment the new value stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pippin_edge.keyring import Keyring, Row
+
+#: Matches nothing: what a key without models may use.
+NOTHING = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who calls: what an APIKey allows."""
+
+    namespace: str
+    name: str
+    models: re.Pattern[str] = NOTHING
+    rpm: int | None = None
+    #: namespace/name: how metrics, logs and tokens call this key.
+    ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; None where the ModelDeployment says nothing."""
+
+    connect: float | None = None
+    first_token: float | None = None
+    stream_idle: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A Pod that takes requests now."""
+
+    id: str
+    pod: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a ModelDeployment says, before it is known where it runs."""
+
+    namespace: str
+    name: str
+    served_name: str
+    aliases: tuple[str, ...] = ()
+    task: str = "chat"
+    timeouts: Timeouts = Timeouts()
+    created: int = 0
+    family: str = ""
+    tags: tuple[str, ...] = ()
+    context_length: int | None = None
+    description: str = ""
+    suspended: bool = False
+    wanted: int = 1
+    #: Reason of the Ready condition while it is not True.
+    reason: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.served_name, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked for, with the replicas that are ready."""
+
+    spec: ModelSpec
+    replicas: tuple[Replica, ...]
+    #: namespace/name of the ModelDeployment: the audience of tokens, the label of metrics.
+    ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A server Pod: whose it is, and how to reach it if it takes requests."""
+
+    namespace: str
+    model: str
+    replica: Replica | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """An APIKey with the rows that its status holds."""
+
+    principal: ApiKey
+    rows: Mapping[str, Row[ApiKey]]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that a request needs to know of the cluster."""
+
+    keyring: Keyring[ApiKey] = field(default_factory=lambda: Keyring({}))
+    by_name: Mapping[tuple[str, str], Model] = field(default_factory=dict)
+    by_namespace: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
+    replica_ids: frozenset[str] = frozenset()
+
+
+def assemble(
+    keys: Iterable[KeySpec], models: Iterable[ModelSpec], pods: Iterable[PodState]
+) -> Catalog:
+    """One state of the cluster.
+
+    When two ModelDeployments of a namespace claim a name, the older one has it, and a served
+    name goes before an alias: the same everywhere, whatever the order of events.
+    """
+    rows: dict[str, Row[ApiKey]] = {}
+    for key in keys:
+        rows.update(key.rows)
+    ready: dict[tuple[str, str], list[Replica]] = {}
+    for pod in pods:
+        if pod.replica is not None:
+            ready.setdefault((pod.namespace, pod.model), []).append(pod.replica)
+    by_age = sorted(models, key=lambda spec: (spec.created, spec.namespace, spec.name))
+    known = [_model(spec, ready.get((spec.namespace, spec.name), [])) for spec in by_age]
+    by_namespace: dict[str, list[Model]] = {}
+    for model in known:
+        by_namespace.setdefault(model.spec.namespace, []).append(model)
+    return Catalog(
+        keyring=Keyring(rows),
+        by_name=_names(known),
+        by_namespace={namespace: tuple(found) for namespace, found in by_namespace.items()},
+        replica_ids=frozenset(replica.id for model in known for replica in model.replicas),
+    )
+
+
+def _model(spec: ModelSpec, replicas: list[Replica]) -> Model:
+    replicas.sort(key=lambda replica: replica.id)
+    return Model(spec=spec, replicas=tuple(replicas), ref=f"{spec.namespace}/{spec.name}")
+
+
+def _names(models: list[Model]) -> dict[tuple[str, str], Model]:
+    names: dict[tuple[str, str], Model] = {}
+    for model in models:
+        names.setdefault((model.spec.namespace, model.spec.served_name), model)
+    for model in models:
+        for alias in model.spec.aliases:
+            names.setdefault((model.spec.namespace, alias), model)
+    return names

@@ -1,0 +1,185 @@
+"""From the API server's JSON to what the catalog holds. Pure, and tolerant of newer fields.
+
+Raises Malformed for an object that makes no sense; such an object is left out, never guessed at.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from pippin_contract import units
+from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
+from pippin_edge.keyring import Row
+
+from .model import NOTHING, ApiKey, KeySpec, ModelSpec, PodState, Replica, Timeouts
+
+Raw = Mapping[str, Any]
+
+
+class Malformed(ValueError):
+    """An object that the gateway cannot use; the text says which field and why."""
+
+
+def ref(raw: Raw) -> tuple[str, str]:
+    """Namespace and name: the identity of an object of a kind."""
+    return raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def parse_key(raw: Raw) -> KeySpec | None:
+    """An APIKey; None when it is being deleted."""
+    namespace, name = ref(raw)
+    if raw["metadata"].get("deletionTimestamp"):
+        return None
+    spec, status = _part(raw, "spec"), _part(raw, "status")
+    principal = ApiKey(
+        namespace=namespace,
+        name=name,
+        models=patterns(spec.get("models") or (), namespace),
+        rpm=(spec.get("limits") or {}).get("rpm"),
+        ref=f"{namespace}/{name}",
+    )
+    expires = unix(spec.get("expiresAt"))
+    rows = {}
+    for key in status.get("keys") or ():
+        try:
+            key_id, digest = str(key["id"]), str(key["digest"])
+        except (KeyError, TypeError) as error:
+            raise Malformed("status.keys: an entry lacks id or digest") from error
+        rows[key_id] = Row(
+            digest=digest,
+            principal=principal,
+            enabled=spec.get("enabled", True) is not False,
+            not_after=_earliest(expires, unix(key.get("notAfter"))),
+        )
+    return KeySpec(principal=principal, rows=rows)
+
+
+def parse_model(raw: Raw) -> ModelSpec | None:
+    """A ModelDeployment; None when it is being deleted."""
+    namespace, name = ref(raw)
+    if raw["metadata"].get("deletionTimestamp"):
+        return None
+    spec = _part(raw, "spec")
+    model = _part(spec, "model")
+    return ModelSpec(
+        namespace=namespace,
+        name=name,
+        served_name=model.get("name") or name,
+        aliases=tuple(model.get("aliases") or ()),
+        task=model.get("task") or "chat",
+        timeouts=_timeouts(spec.get("timeouts") or {}),
+        created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
+        family=model.get("family") or "",
+        tags=tuple(model.get("tags") or ()),
+        context_length=model.get("contextLength"),
+        description=model.get("description") or "",
+        suspended=spec.get("suspend") is True,
+        wanted=_wanted(spec),
+        reason=_not_ready_reason(_part(raw, "status")),
+    )
+
+
+def parse_pod(raw: Raw) -> PodState:
+    """A server Pod. It takes requests when it is Ready, not being deleted, and has an address."""
+    namespace, pod = ref(raw)
+    metadata, status = raw["metadata"], _part(raw, "status")
+    model = (metadata.get("labels") or {}).get(LABEL_INSTANCE) or ""
+    conditions = {
+        condition.get("type"): condition.get("message") or ""
+        for condition in status.get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    replica = None
+    if "Ready" in conditions and not metadata.get("deletionTimestamp"):
+        address = _address(raw, conditions.get(ENDPOINT_CONDITION), status.get("podIP"))
+        if address is not None:
+            host, port = address
+            replica = Replica(id=metadata["uid"], pod=pod, host=host, port=port)
+    return PodState(namespace=namespace, model=model, replica=replica)
+
+
+def patterns(globs: Any, namespace: str) -> re.Pattern[str]:
+    """Globs of served names as one pattern. `own-namespace/glob` means `glob`."""
+    own = f"{namespace}/"
+    every = [glob for glob in globs if isinstance(glob, str)]
+    every += [glob.removeprefix(own) for glob in every if glob.startswith(own)]
+    return re.compile("|".join(map(fnmatch.translate, every))) if every else NOTHING
+
+
+def unix(timestamp: str | None) -> float | None:
+    """Seconds since 1970 of an RFC 3339 timestamp."""
+    if not timestamp:
+        return None
+    try:
+        return datetime.fromisoformat(timestamp).timestamp()
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"{timestamp!r} is no timestamp") from error
+
+
+def _part(raw: Raw, name: str) -> Raw:
+    part = raw.get(name) or {}
+    if not isinstance(part, Mapping):
+        raise Malformed(f"{name} is no object")
+    return part
+
+
+def _earliest(*times: float | None) -> float | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _timeouts(raw: Raw) -> Timeouts:
+    try:
+        found = {name: units.seconds(value) for name, value in raw.items() if value}
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"spec.timeouts: {error}") from error
+    return Timeouts(
+        connect=found.get("connect"),
+        first_token=found.get("firstToken"),
+        stream_idle=found.get("streamIdle"),
+        total=found.get("total"),
+    )
+
+
+def _wanted(spec: Raw) -> int:
+    autoscaling = spec.get("autoscaling")
+    default = (autoscaling or {}).get("minReplicas", 1) if autoscaling else 1
+    wanted = spec.get("replicas")
+    return int(default if wanted is None else wanted)
+
+
+def _not_ready_reason(status: Raw) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Ready" and condition.get("status") != "True":
+            return str(condition.get("reason") or "")
+    return ""
+
+
+def _address(raw: Raw, endpoint: str | None, pod_ip: str | None) -> tuple[str, int] | None:
+    if endpoint:
+        return _endpoint(endpoint)
+    return (pod_ip, _http_port(raw)) if pod_ip else None
+
+
+def _endpoint(url: str) -> tuple[str, int]:
+    """A native Pod's URL. Other schemes than http belong to agents that this version cannot use."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Malformed(f"condition {ENDPOINT_CONDITION}: {url!r} is no URL") from error
+    if parts.scheme != "http" or not host or not port:
+        raise Malformed(f"condition {ENDPOINT_CONDITION}: {url!r} is not http://host:port")
+    return host, port
+
+
+def _http_port(raw: Raw) -> int:
+    for container in _part(raw, "spec").get("containers") or ():
+        for port in container.get("ports") or ():
+            if port.get("name") == HTTP_PORT_NAME:
+                return int(port["containerPort"])
+    return SERVER_PORT

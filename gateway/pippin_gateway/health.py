@@ -1,0 +1,70 @@
+"""Is the gateway alive, ready, and how current is what it knows. No names: no key is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pippin_contract import __version__
+from pippin_edge.asgi import Receive, Scope, Send
+
+from .catalog.store import KINDS, CatalogStore
+from .listing import answer_json
+
+
+@dataclass
+class Health:
+    """Ready once the cluster was seen whole and there is a key to sign with, until it drains.
+
+    Stays ready while the API server is away: what is known is still right to serve.
+    """
+
+    store: CatalogStore
+    can_sign: Callable[[], bool]
+    in_flight: Callable[[], int]
+    draining: bool = False
+
+    def why_not_ready(self) -> str:
+        """Empty when ready."""
+        if self.draining:
+            return "draining"
+        if not self.store.ready:
+            return "waiting for the first list of: " + ", ".join(sorted(self.store.missing))
+        if not self.can_sign():
+            return "waiting for the signing key"
+        return ""
+
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer_json(send, {"status": "ok"})
+
+    async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        why = self.why_not_ready()
+        content = {"status": "not ready", "reason": why} if why else {"status": "ok"}
+        await answer_json(send, content, 503 if why else 200)
+
+    async def status(self, scope: Scope, receive: Receive, send: Send) -> None:
+        catalog = self.store.catalog
+        why = self.why_not_ready()
+        await answer_json(
+            send,
+            {
+                "status": "not ready" if why else "ok",
+                "reason": why or None,
+                "version": __version__,
+                "synced": {kind: self._synced(kind) for kind in KINDS},
+                "keys": len(catalog.keyring),
+                "models": sum(map(len, catalog.by_namespace.values())),
+                "replicas": len(catalog.replica_ids),
+                "in_flight": self.in_flight(),
+            },
+        )
+
+    def _synced(self, kind: str) -> dict[str, object]:
+        since = next((at for name, at in self.store.stale_since.items() if name == kind), None)
+        never = kind in self.store.missing
+        return {
+            "synced": since is None and not never,
+            "ever": not never,
+            "false_since": None if since is None else datetime.fromtimestamp(since, UTC),
+        }

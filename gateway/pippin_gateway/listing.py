@@ -1,0 +1,58 @@
+"""`/v1/models`: what a key may use, as OpenAI shows models, with our own fields beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from pippin_edge.asgi import Receive, Scope, Send
+
+from .catalog.model import Catalog, Model
+from .routing.resolve import resolve, visible
+
+PATH = "/v1/models"
+
+
+async def answer_json(send: Send, content: object, status: int = 200) -> None:
+    """A whole JSON answer."""
+    body = orjson.dumps(content)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Listing:
+    """GET of the list and of one model."""
+
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self._catalog = catalog
+
+    async def every(self, scope: Scope, receive: Receive, send: Send) -> None:
+        models = visible(self._catalog(), scope["state"]["principal"])
+        await answer_json(send, {"object": "list", "data": [shown(model) for model in models]})
+
+    async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`/v1/models/{id}`; raises ModelNotFound, also for a model the key may not use."""
+        name = scope["path"][len(PATH) + 1 :]
+        model = resolve(self._catalog(), scope["state"]["principal"], name)
+        await answer_json(send, shown(model))
+
+
+def shown(model: Model) -> dict[str, object]:
+    """One model. `ready` says whether a replica takes requests now."""
+    spec = model.spec
+    return {
+        "id": spec.served_name,
+        "object": "model",
+        "created": spec.created,
+        "owned_by": spec.namespace,
+        "aliases": spec.aliases,
+        "task": spec.task,
+        "family": spec.family or None,
+        "tags": spec.tags,
+        "context_length": spec.context_length,
+        "description": spec.description or None,
+        "tier": "3A",
+        "ready": bool(model.replicas),
+    }

@@ -1,0 +1,266 @@
+"""The way of one request: body, model, replica, answer; and what is said when a step fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from pippin_contract.wire import REQUEST_ID_HEADER, SERVED_BY_HEADER
+from pippin_edge import errors, json_body
+from pippin_edge.asgi import Headers, Receive, Scope, Send, header
+
+from . import relay, usage
+from .catalog.model import ApiKey, Catalog, Model, Replica
+from .routing import retry
+from .routing.balance import Balance
+from .routing.resolve import nobody_ready, resolve
+from .routing.retry import Failure
+from .routing.timeouts import Budget, Deadlines, budget
+from .telemetry import Telemetry
+from .upstream.client import Client, Exchange
+from .upstream.failure import UpstreamFailure
+from .upstream.guard import Guard, Ticker
+
+#: Headers of a client that a replica gets, beside those that are made here.
+FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
+
+_SERVED_BY = SERVED_BY_HEADER.encode()
+_TOO_LATE = {
+    Failure.CONNECT_TIMEOUT: "the model's server did not accept a connection in time",
+    Failure.FIRST_TOKEN_TIMEOUT: "the model's server sent no token in time",
+    Failure.IDLE_TIMEOUT: "the model's server stopped sending",
+    Failure.TOTAL_TIMEOUT: "the answer took longer than this model may take",
+}
+log = structlog.get_logger("pippin.proxy")
+
+
+class Tokens(Protocol):
+    """Signs for a replica."""
+
+    def token(self, audience: str, key: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What the proxy works with."""
+
+    catalog: Callable[[], Catalog]
+    client: Client
+    balance: Balance
+    ticker: Ticker
+    tokens: Tokens
+    defaults: Budget
+    telemetry: Telemetry
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way."""
+
+    scope: Scope
+    body: bytes
+    key: ApiKey
+    name: str
+    model: Model
+    guard: Guard
+    deadlines: Deadlines
+    began: float
+    fields: dict[str, Any]
+    tried: set[str] = field(default_factory=set)
+
+    @property
+    def request_id(self) -> str:
+        return str(self.scope["state"]["request_id"])
+
+
+class Proxy:
+    """POST handler of the OpenAI paths that name a model in a JSON body."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        deps = self._deps
+        began = deps.clock()
+        _require_json(scope)
+        body = await json_body.read(receive)
+        asked = json_body.parse(body)
+        name = json_body.text(asked, "model")
+        state = scope["state"]
+        key: ApiKey = state["principal"]
+        model = resolve(deps.catalog(), key, name)
+        fields = state["log"]
+        fields["model"] = model.ref
+        times = budget(model.spec.timeouts, deps.defaults)
+        deadlines = Deadlines(times, began, asked.get("stream") is True)
+        connection = state["connection"]
+        in_flight = deps.telemetry.in_flight(model.ref)
+        in_flight.inc()
+        try:
+            with deps.ticker.guard() as guard:
+                connection.on_gone = guard.client_gone
+                call = Call(scope, body, key, name, model, guard, deadlines, began, fields)
+                await self._answer(call, send)
+        finally:
+            connection.on_gone = None
+            in_flight.dec()
+
+    async def _answer(self, call: Call, send: Send) -> None:
+        """Try replicas until one answers, and pass its answer on."""
+        attempt = 1
+        while True:
+            replica = self._pick(call)
+            try:
+                await self._attempt(call, replica, attempt, send)
+                return
+            except UpstreamFailure as failure:
+                self._failed(call, replica, failure)
+                if not (retry.again(failure.kind, attempt) and self._another(call)):
+                    raise told(failure) from failure
+                self._deps.telemetry.retries(call.model.ref, failure.kind).inc()
+                attempt += 1
+
+    async def _attempt(self, call: Call, replica: Replica, attempt: int, send: Send) -> None:
+        """One replica's answer to the client. Raises UpstreamFailure while nothing was sent."""
+        deps = self._deps
+        call.tried.add(replica.id)
+        call.fields["replica"] = replica.pod
+        request = (self._head(call, replica), call.body)
+        deps.balance.began(replica)
+        exchange: Exchange | None = None
+        try:
+            exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
+            _judge(exchange)
+            if exchange.status == 503 and retry.again(Failure.UNAVAILABLE, attempt):
+                if self._another(call):
+                    raise UpstreamFailure(Failure.UNAVAILABLE, "503")
+            if relay.streams(exchange):
+                await self._stream(call, exchange, send)
+            else:
+                await self._whole(call, exchange, send)
+        except asyncio.CancelledError as cancelled:
+            failure = call.guard.expired()
+            if failure is None:
+                raise
+            raise failure from cancelled
+        finally:
+            deps.balance.ended(replica)
+            if exchange is not None:
+                exchange.close()
+
+    async def _whole(self, call: Call, exchange: Exchange, send: Send) -> None:
+        self._used(call, await relay.whole(exchange, send, _answer_head(exchange)))
+
+    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> None:
+        deps, guard = self._deps, call.guard
+        events = relay.Events(exchange, send, lambda part: self._used(call, part))
+        await events.begin()
+        waited = deps.clock() - call.began
+        deps.telemetry.first_token(call.model.ref).observe(waited)
+        call.fields["ttft_ms"] = round(waited * 1000, 2)
+        guard.until(call.deadlines.next_part(deps.clock()))
+        try:
+            await events.run(
+                _answer_head(exchange),
+                lambda: guard.until(call.deadlines.next_part(deps.clock())),
+            )
+        except asyncio.CancelledError:
+            failure = guard.expired()
+            if failure is None:
+                raise
+            await self._break_off(call, events, failure)
+        except UpstreamFailure as failure:
+            await self._break_off(call, events, failure)
+
+    async def _break_off(self, call: Call, events: relay.Events, failure: UpstreamFailure) -> None:
+        """Trouble after the first byte: one last event, no [DONE], no retry."""
+        self._count(call.model, failure)
+        call.fields["error"] = str(failure.kind)
+        await events.fail(told(failure), call.request_id)
+
+    def _pick(self, call: Call) -> Replica:
+        """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
+        call.model = resolve(self._deps.catalog(), call.key, call.name)
+        replica = self._deps.balance.pick(call.model.replicas, call.tried, self._deps.clock())
+        if replica is None:
+            raise nobody_ready(call.model)
+        return replica
+
+    def _another(self, call: Call) -> bool:
+        replicas = resolve(self._deps.catalog(), call.key, call.name).replicas
+        return any(replica.id not in call.tried for replica in replicas)
+
+    def _failed(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
+        if retry.blames_replica(failure.kind):
+            self._deps.balance.failed(replica, self._deps.clock())
+        self._count(call.model, failure)
+        log.warning(
+            "upstream.failed",
+            request_id=call.request_id,
+            model=call.model.ref,
+            replica=replica.pod,
+            why=str(failure),
+        )
+
+    def _count(self, model: Model, failure: UpstreamFailure) -> None:
+        self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()
+
+    def _used(self, call: Call, part: bytes) -> None:
+        found = usage.find(part)
+        if found is not None:
+            call.fields["prompt_tokens"], call.fields["completion_tokens"] = found
+            self._deps.telemetry.used(call.model.ref, call.key.ref, *found)
+
+    def _head(self, call: Call, replica: Replica) -> bytes:
+        """The request line and headers: nothing of the client's that is not on the list."""
+        token = self._deps.tokens.token(call.model.ref, call.key.ref)
+        head = (
+            f"POST {call.scope['path']} HTTP/1.1\r\nhost: {replica.authority}\r\n"
+            f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(call.body)}\r\n{REQUEST_ID_HEADER}: {call.request_id}\r\n"
+        ).encode()
+        for name, value in call.scope["headers"]:
+            if name in FORWARDED:
+                head += name + b": " + value + b"\r\n"
+        return head + b"\r\n"
+
+
+def told(failure: UpstreamFailure) -> errors.ApiError:
+    """What a client is told of a failure: what to do, not where it happened."""
+    late = _TOO_LATE.get(failure.kind)
+    if late is not None:
+        return errors.UpstreamTimeout(f"{late}: try again, or ask for less")
+    if failure.kind is Failure.CUT:
+        return errors.UpstreamFailed("the model's server broke off its answer: try again")
+    if failure.kind in (Failure.CONNECT, Failure.RESET):
+        return errors.UpstreamFailed("the model's server could not be reached: try again")
+    return errors.UpstreamFailed(
+        "the model's server gave an answer that the gateway does not understand: "
+        "try again, and report the request id"
+    )
+
+
+def _judge(exchange: Exchange) -> None:
+    """Refuse answers that are not the model's answer to the client."""
+    status = exchange.status
+    if status in (401, 403, 407):
+        raise UpstreamFailure(Failure.REFUSED_TOKEN, f"the replica answered {status}")
+    if status >= 300 and (status < 400 or not relay.is_json(exchange)):
+        raise UpstreamFailure(Failure.BAD_ANSWER, f"status {status}")
+
+
+def _answer_head(exchange: Exchange) -> Headers:
+    return [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
+
+
+def _require_json(scope: Scope) -> None:
+    kind = header(scope["headers"], b"content-type")
+    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise errors.UnsupportedMedia(
+            "send the request body as JSON, with the header 'Content-Type: application/json'"
+        )

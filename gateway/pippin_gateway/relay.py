@@ -1,0 +1,135 @@
+"""An answer on its way from a replica to the client: as it comes, but never a false end.
+
+Events go out whole: if the replica dies inside one, its torn half would hide the error event
+that follows. JSON answers go out in one piece when they are small enough to wait for, so that a
+replica that dies early is still a clean 502.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from pippin_edge import errors, sse
+from pippin_edge.asgi import Headers, Send
+
+from .routing.retry import Failure
+from .upstream.client import Exchange
+from .upstream.failure import UpstreamFailure
+
+#: Headers of a replica's answer that a client gets.
+PASSED = (b"content-type", b"content-encoding", b"cache-control", b"retry-after")
+#: A JSON answer up to this size is complete before its status line goes out.
+WHOLE_BYTES = 256 * 1024
+#: An event longer than this is passed on in pieces.
+EVENT_BYTES = 1024 * 1024
+
+_ENDS = (b"\n\n", b"\r\n\r\n")
+_EVENT_STREAM = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+def streams(exchange: Exchange) -> bool:
+    """Whether the answer is a stream of events."""
+    return exchange.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
+def is_json(exchange: Exchange) -> bool:
+    return exchange.headers.get(b"content-type", b"").startswith(b"application/json")
+
+
+async def whole(exchange: Exchange, send: Send, head: Headers) -> bytes:
+    """Pass on an answer that does not stream; returns its last part. Raises UpstreamFailure."""
+    part = await exchange.read()
+    if not exchange.complete:
+        parts, size = [part], len(part)
+        while size < WHOLE_BYTES and (part := await exchange.read()):
+            parts.append(part)
+            size += len(part)
+        part = b"".join(parts)
+    if exchange.complete:
+        part += await exchange.read()
+        head.append((b"content-length", b"%d" % len(part)))
+        await _start(exchange, send, head)
+        await send({"type": "http.response.body", "body": part})
+        return part
+    if b"content-length" in exchange.headers:
+        head.append((b"content-length", exchange.headers[b"content-length"]))
+    await _start(exchange, send, head)
+    last = part
+    while part:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        last, part = part, await exchange.read()
+    await send({"type": "http.response.body", "body": b""})
+    return last
+
+
+async def _start(exchange: Exchange, send: Send, head: Headers) -> None:
+    await send({"type": "http.response.start", "status": exchange.status, "headers": head})
+
+
+def passed(exchange: Exchange) -> Headers:
+    """What the client is told of the answer's headers."""
+    found = exchange.headers
+    return [(name, found[name]) for name in PASSED if name in found]
+
+
+class Events:
+    """A stream of events. `begin` before the status line, then `run`."""
+
+    def __init__(self, exchange: Exchange, send: Send, on_part: Callable[[bytes], object]) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._on_part = on_part
+        self._torn = b""
+        self._first = b""
+        self._last = b""
+
+    async def begin(self) -> None:
+        """Wait for the first event: until then a failure is a clean answer."""
+        while not self._first:
+            part = await self._exchange.read()
+            if not part:
+                raise UpstreamFailure(Failure.CUT, "the stream ended before its first event")
+            self._first = self._complete_events(part)
+
+    async def run(self, head: Headers, before_part: Callable[[], object]) -> None:
+        """Pass all events on; raises UpstreamFailure when the stream breaks off."""
+        await _start(self._exchange, self._send, [*head, *_EVENT_STREAM])
+        part = self._first
+        while part:
+            self._on_part(part)
+            self._last = part
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+            before_part()
+            part = await self._next()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def fail(self, error: errors.ApiError, request_id: str) -> None:
+        """The last event of a stream that broke off, and the end."""
+        event = sse.event(orjson.dumps(errors.payload(error, request_id)))
+        await self._send({"type": "http.response.body", "body": event})
+
+    async def _next(self) -> bytes:
+        while True:
+            part = await self._exchange.read()
+            if not part:
+                return self._end()
+            if events := self._complete_events(part):
+                return events
+
+    def _end(self) -> bytes:
+        if not (self._exchange.sealed or self._last.rstrip().endswith(b"[DONE]")):
+            raise UpstreamFailure(Failure.CUT, "the connection ended before [DONE]")
+        torn, self._torn = self._torn, b""
+        return torn
+
+    def _complete_events(self, part: bytes) -> bytes:
+        if self._torn:
+            part = self._torn + part
+            self._torn = b""
+        if part.endswith(_ENDS) or len(part) > EVENT_BYTES:
+            return part
+        end = max(part.rfind(end) + len(end) if end in part else 0 for end in _ENDS)
+        self._torn = part[end:]
+        return part[:end]

@@ -1,0 +1,1 @@
+"""Decisions about one request: pure, given the catalog, the load and `now`."""

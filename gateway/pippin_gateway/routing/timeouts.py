@@ -1,0 +1,60 @@
+"""How long each phase of a request may take: the model's own times, else the gateway's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..catalog.model import Timeouts
+from .retry import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Seconds, all of them set."""
+
+    connect: float
+    first_token: float
+    stream_idle: float
+    total: float
+
+
+def budget(asked: Timeouts, default: Budget) -> Budget:
+    """The model's times over the defaults."""
+    return Budget(
+        connect=_or(asked.connect, default.connect),
+        first_token=_or(asked.first_token, default.first_token),
+        stream_idle=_or(asked.stream_idle, default.stream_idle),
+        total=_or(asked.total, default.total),
+    )
+
+
+class Deadlines:
+    """When the next phase of one request is late; `began` and the results are monotonic seconds.
+
+    An answer that does not stream has no token to wait for: only its total time counts.
+    """
+
+    __slots__ = ("_budget", "_end", "_streams")
+
+    def __init__(self, budget: Budget, began: float, streams: bool) -> None:
+        self._budget = budget
+        self._end = began + budget.total
+        self._streams = streams
+
+    def connect(self, now: float) -> tuple[float, Failure]:
+        return self._first(now + self._budget.connect, Failure.CONNECT_TIMEOUT)
+
+    def answer(self, now: float) -> tuple[float, Failure]:
+        if not self._streams:
+            return self._end, Failure.TOTAL_TIMEOUT
+        return self._first(now + self._budget.first_token, Failure.FIRST_TOKEN_TIMEOUT)
+
+    def next_part(self, now: float) -> tuple[float, Failure]:
+        return self._first(now + self._budget.stream_idle, Failure.IDLE_TIMEOUT)
+
+    def _first(self, due: float, failure: Failure) -> tuple[float, Failure]:
+        return (due, failure) if due < self._end else (self._end, Failure.TOTAL_TIMEOUT)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

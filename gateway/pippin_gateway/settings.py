@@ -1,0 +1,67 @@
+"""What the process is told: one file, one flag, and where a native Pod's things lie."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pippin_contract import __version__, gatewayconfig, native
+from pippin_contract.gatewayconfig import GatewayConfig
+from pippin_contract.wire import GATEWAY_CONFIG_FILE, HTTP_PORT_NAME
+
+#: All interfaces: a Pod's port is reached from outside it.
+ANY_HOST = "0.0.0.0"
+
+
+class InvalidSettings(Exception):
+    """Says all that is wrong, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Resolved: paths and ports as they are on this machine."""
+
+    config: GatewayConfig
+    host: str
+    port: int
+    signing_dir: Path
+    #: Named by the environment; None: the Pod's service account, then ~/.kube/config.
+    kubeconfig: Path | None
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Raises InvalidSettings; leaves by SystemExit on --help and unknown flags."""
+    parser = argparse.ArgumentParser(
+        prog="pippin-gateway", description="The OpenAI endpoint in front of Pippin's models."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="serve until SIGTERM")
+    run.add_argument("--config", default=GATEWAY_CONFIG_FILE, help="JSON file (GatewayConfig)")
+    config = _load(native.resolve(parser.parse_args(argv).config, environ))
+    host, port = native.bind(HTTP_PORT_NAME, ANY_HOST, config.port, environ)
+    kubeconfig = environ.get("KUBECONFIG")
+    return Settings(
+        config=config,
+        host=host,
+        port=port,
+        signing_dir=native.resolve(config.signing_key_dir, environ),
+        kubeconfig=Path(kubeconfig) if kubeconfig else None,
+    )
+
+
+def _load(path: Path) -> GatewayConfig:
+    try:
+        return gatewayconfig.load(path.read_text())
+    except OSError as error:
+        raise InvalidSettings(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidSettings(f"the configuration {path} is wrong: {wrong}") from error

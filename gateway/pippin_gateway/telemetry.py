@@ -1,0 +1,108 @@
+"""The gateway's metrics: names, labels, and the moments when they are counted.
+
+Label values are names of objects from the catalog, never a client's text.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from pippin_contract import __version__
+from pippin_edge import metrics
+from pippin_edge.asgi import Scope
+from pippin_edge.limit import Rule
+
+from .catalog.model import Catalog
+from .catalog.store import KINDS, CatalogStore
+
+
+class Telemetry:
+    """One registry and everything in it."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = metrics.counter(
+            registry,
+            "pippin_gateway_requests",
+            "Requests answered, by model and key (namespace/name; empty where unknown) and code.",
+            ("model", "key", "code"),
+        )
+        self.duration = metrics.histogram(
+            registry,
+            "pippin_gateway_request_duration_seconds",
+            "From the request's headers to the last byte of the answer.",
+            ("model",),
+        )
+        self.first_token = metrics.histogram(
+            registry,
+            "pippin_gateway_time_to_first_token_seconds",
+            "From the request's headers to the first event of a stream.",
+            ("model",),
+        )
+        self.in_flight = metrics.gauge(
+            registry, "pippin_gateway_requests_in_flight", "Requests at a replica now.", ("model",)
+        )
+        self.retries = metrics.counter(
+            registry,
+            "pippin_gateway_retries",
+            "Requests that went to another replica, by what the first one did.",
+            ("model", "kind"),
+        )
+        self.upstream_errors = metrics.counter(
+            registry,
+            "pippin_gateway_upstream_errors",
+            "Attempts that a replica failed, by kind.",
+            ("model", "kind"),
+        )
+        self.refusals = metrics.counter(
+            registry,
+            "pippin_gateway_limit_refusals",
+            "Requests refused by a limit, by kind.",
+            ("key", "kind"),
+        )
+        self.tokens = metrics.counter(
+            registry,
+            "pippin_gateway_tokens",
+            "Tokens as the replicas counted them, by kind: prompt, completion.",
+            ("model", "key", "kind"),
+        )
+        self._catalog = metrics.gauge(
+            registry,
+            "pippin_gateway_catalog_objects",
+            "What the gateway knows, by kind: keys, models, replicas.",
+            ("kind",),
+        )
+        self._connected = metrics.gauge(
+            registry,
+            "pippin_gateway_watch_connected",
+            "1 while changes of this kind arrive from the API server.",
+            ("kind",),
+        )
+        metrics.build_info(registry, "gateway", __version__)
+
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """One request is over."""
+        fields = scope["state"]["log"]
+        model = fields.get("model", "")
+        self.requests(model, fields.get("key", ""), str(status)).inc()
+        self.duration(model).observe(seconds)
+
+    def refused(self, rule: Rule) -> None:
+        """The requests-per-minute limit said no."""
+        self.refusals(rule.key, "rpm").inc()
+
+    def used(self, model: str, key: str, prompt: int, completion: int) -> None:
+        """A replica said how many tokens a request took."""
+        self.tokens(model, key, "prompt").inc(prompt)
+        self.tokens(model, key, "completion").inc(completion)
+
+    def catalog_changed(self, catalog: Catalog) -> None:
+        self._catalog("keys").set(len(catalog.keyring))
+        self._catalog("models").set(sum(map(len, catalog.by_namespace.values())))
+        self._catalog("replicas").set(len(catalog.replica_ids))
+
+    def watched(self, store: CatalogStore) -> None:
+        """Set the gauges of the watches; called when metrics are read."""
+        for kind in KINDS:
+            lost = kind in store.missing or kind in store.stale_since
+            self._connected(kind).set(0 if lost else 1)
