@@ -31,16 +31,17 @@ class Chart:
     """The chart and the helm that renders it."""
 
     helm: Path
+    namespace: str = NAMESPACE
 
     def run(self, *args: str) -> str:
         """Raises HelmRefused with helm's words."""
         return _run(str(self.helm), *args)
 
     def template(self, *sets: str, preset: str = "", release: str = "pippin") -> str:
-        """What `helm template` prints, in namespace pippin-system."""
+        """What `helm template` prints."""
         args = [item for text in sets for item in ("--set", text)]
         return self.run(
-            "template", release, str(CHART), "-n", NAMESPACE, *preset_args(preset), *args
+            "template", release, str(CHART), "-n", self.namespace, *preset_args(preset), *args
         )
 
     def objects(self, *sets: str, preset: str = "", release: str = "pippin") -> list[Object]:
