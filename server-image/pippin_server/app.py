@@ -1,0 +1,126 @@
+"""The composition root: every part is made elsewhere and put together here, nothing is global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from pippin_contract.serverconfig import ServerConfig
+from pippin_edge import errors
+from pippin_edge.access_log import AccessLog
+from pippin_edge.asgi import App
+from pippin_edge.authenticate import Authenticate
+from pippin_edge.body_limit import BodyLimit
+from pippin_edge.clock import Clock
+from pippin_edge.request_id import RequestId
+
+from .admission import Admission
+from .answering import Kitchen
+from .engines.base import Engine
+from .lifecycle import Lifecycle
+from .measure import Measure
+from .routes import admin, chat, completions, health, metrics, models
+from .routes.reading import Desk
+from .settings import Settings
+from .telemetry import Telemetry
+
+#: No key is asked for here; /internal/drain asks by itself.
+OPEN_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics", "/internal/drain"})
+
+Verify = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The app, and what its process steers it by."""
+
+    app: App
+    lifecycle: Lifecycle
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the app takes from its process. `verify` None: nobody is asked for a key."""
+
+    verify: Verify | None
+    clock: Clock
+    write_access_line: Callable[[bytes], object]
+
+
+def create_app(
+    settings: Settings, config: ServerConfig, engine: Engine, around: Surroundings
+) -> Server:
+    """The whole server but for its socket."""
+    clock, verify = around.clock, around.verify
+    admission = Admission(
+        max_concurrency=config.max_concurrency,
+        max_queue=config.max_queue,
+        queue_timeout=config.queue_timeout_seconds,
+        clock=clock.monotonic,
+    )
+    lifecycle = Lifecycle(
+        engine=engine,
+        admission=admission,
+        stall_seconds=config.liveness_stall_seconds,
+        clock=clock.monotonic,
+    )
+    telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
+    kitchen = Kitchen(engine, admission, lifecycle, telemetry, clock)
+    desk = Desk(config, kitchen)
+    api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    for router in (
+        chat.router(desk),
+        completions.router(desk),
+        models.router(config, lifecycle, int(clock.wall())),
+        health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
+        metrics.router(admission, lifecycle, telemetry),
+        admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
+    ):
+        api.include_router(router)
+    app: App = BodyLimit(
+        api, settings.max_body_bytes, settings.max_media_bytes, settings.body_timeout
+    )
+    if verify is not None:
+        app = Authenticate(app, verify, OPEN_PATHS)
+    app = errors.ErrorEnvelope(app)
+    if settings.access_log:
+        app = AccessLog(app, around.write_access_line, clock=clock)
+    app = RequestId(Measure(app, telemetry, clock))
+    return Server(app, lifecycle, admission)
+
+
+class _Api(FastAPI):
+    """Routes only: errors rise to the ErrorEnvelope, which is the one that answers them."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        handlers = {HTTPException: _raise}
+        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=handlers)
+
+
+async def _raise(request: Request, error: Exception) -> NoReturn:
+    """The framework's own refusals (no such path, wrong method) in our words."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    path = request.url.path[:256]
+    if status == 404:
+        raise errors.NotFound(f"there is nothing at {path}: see /v1/models")
+    if status == 405:
+        allow = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        raise errors.MethodNotAllowed(
+            f"{request.method} is not possible on {path}" + (f": use {allow}" if allow else ""),
+            extra_headers=[(b"allow", allow.encode())] if allow else None,
+        )
+    raise error
+
+
+def _nobody(token: str) -> object:
+    raise errors.Unauthenticated("only callers on this machine may do this")

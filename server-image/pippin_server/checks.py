@@ -1,0 +1,142 @@
+"""Everything that can be known to be wrong before the server starts, told at once.
+
+The report of `pippin-server check`, and what `serve` refuses to start with.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pippin_contract import native
+from pippin_contract.serverconfig import ServerConfig
+
+from .engines import registry
+from .models import integrity
+
+Level = Literal["error", "warning", "ok"]
+#: Weights need their size once more for what is computed with them.
+_HEADROOM = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `reason` is a word of the status when it is an error."""
+
+    name: str
+    level: Level
+    message: str
+    reason: str = "ConfigInvalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    checks: tuple[Check, ...]
+
+    @property
+    def errors(self) -> list[Check]:
+        return [check for check in self.checks if check.level == "error"]
+
+    def payload(self) -> dict[str, object]:
+        """`{valid, errors, warnings, checks}`."""
+        said = {
+            level: [f"{c.name}: {c.message}" for c in self.checks if c.level == level]
+            for level in ("error", "warning")
+        }
+        return {
+            "valid": not self.errors,
+            "errors": said["error"],
+            "warnings": said["warning"],
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+    def text(self) -> str:
+        lines = [f"{check.level:7} {check.name}: {check.message}" for check in self.checks]
+        found = len(self.errors)
+        lines.append("everything is in order" if not found else f"{found} to mend")
+        return "\n".join(lines)
+
+
+def examine(config: ServerConfig, host: str, port: int, environ: Mapping[str, str]) -> Report:
+    return Report(
+        (
+            *_engine(config),
+            *_address(host, port, config),
+            *_model(config, environ),
+            *_auth(config),
+        )
+    )
+
+
+def _engine(config: ServerConfig) -> Iterator[Check]:
+    found = registry.problems(config)
+    for problem in found:
+        yield Check("engine", "error", problem)
+    if not found:
+        yield Check("engine", "ok", config.engine)
+
+
+def _address(host: str, port: int, config: ServerConfig) -> Iterator[Check]:
+    if 0 < port < 1024:
+        yield Check("port", "warning", f"{port} is privileged: 1024 and above need no rights")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        words = "is taken: choose another" if taken else f"cannot be used: {error.strerror}"
+        yield Check("port", "error", f"{host}:{port} {words}")
+    else:
+        yield Check("port", "ok", f"{host}:{port}")
+    if config.auth.mode == "none" and host not in ("127.0.0.1", "::1", "localhost"):
+        yield Check(
+            "auth",
+            "warning",
+            f"everyone who reaches {host} may call: set auth or listen on 127.0.0.1",
+        )
+
+
+def _model(config: ServerConfig, environ: Mapping[str, str]) -> Iterator[Check]:
+    model = config.model
+    if not registry.needs_weights(config):
+        return
+    if not model.path:
+        level: Level = "ok" if model.uri else "error"
+        yield Check("model", level, model.uri or "neither path nor uri", "ModelSourceNotFound")
+        return
+    if ".." in Path(model.path).parts:
+        yield Check("model", "error", "the path must not contain '..'")
+        return
+    path = native.resolve(model.path, environ)
+    if not path.is_dir():
+        yield Check("model", "error", f"{model.path}: no such directory", "ModelSourceNotFound")
+        return
+    found = integrity.problems(path, chat=model.task == "chat")
+    for problem in found:
+        yield Check("model", "error", problem, "ModelCorrupted")
+    if not found:
+        size = integrity.weight_bytes(path)
+        yield Check("model", "ok", f"{path.name}, {size / 2**20:.0f} MiB of weights")
+        yield from _memory(size)
+
+
+def _memory(size: int) -> Iterator[Check]:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size * _HEADROOM > machine:
+        yield Check(
+            "memory",
+            "warning",
+            f"{size / 2**30:.1f} GiB of weights, {machine / 2**30:.1f} GiB of memory",
+        )
+
+
+def _auth(config: ServerConfig) -> Iterator[Check]:
+    if config.auth.mode == "gateway" and not config.auth.public_keys:
+        yield Check("auth", "error", "mode gateway needs the gateway's public keys")
+    if config.auth.mode == "gateway" and not config.auth.audience:
+        yield Check("auth", "error", "mode gateway needs an audience")

@@ -1,0 +1,130 @@
+"""The command line: serve, check, drain."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from pippin_contract import __version__, native, wire
+from pippin_edge import logs
+from pippin_edge.clock import SYSTEM
+
+from . import keys, process
+from . import settings as told
+from .checks import Report, examine
+
+log = structlog.get_logger("pippin.server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = vars(_parser().parse_args(arguments))
+    command = parsed.pop("command")
+    if command == "drain":
+        return _drain(parsed["port"])
+    as_json = parsed.pop("json", False)
+    try:
+        plan = _plan(parsed)
+    except told.SettingsError as error:
+        return _refuse(command, error.problems, as_json)
+    report = examine(plan.config, plan.host, plan.port, told.environment())
+    if command == "check":
+        print(json.dumps(report.payload(), indent=1) if as_json else report.text())
+        return wire.EXIT_CONFIG if report.errors else 0
+    return _serve(plan, report)
+
+
+def _serve(plan: process.Plan, report: Report) -> int:
+    logs.configure(plan.settings.log_level)
+    for check in report.checks:
+        if check.level != "ok":
+            log.warning("check", level=check.level, check=check.name, message=check.message)
+    if report.errors:
+        first = report.errors[0]
+        words = "; ".join(check.message for check in report.errors)
+        process.write_termination_message(first.reason, words)
+        return wire.EXIT_CONFIG
+    code = _run(plan)
+    process.leave(code)
+    return code
+
+
+def _run(plan: process.Plan) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(process.run(plan))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(process.run(plan))
+
+
+def _plan(flags: dict[str, Any]) -> process.Plan:
+    settings = told.load(flags)
+    config = told.server_config(settings)
+    host, port = told.address(settings, config)
+    try:
+        verify = keys.verifier(config.auth, settings.api_keys_file, SYSTEM)
+    except keys.UnusableKeys as error:
+        raise told.SettingsError([str(error)]) from error
+    return process.Plan(settings, config, host, port, verify)
+
+
+def _refuse(command: str, problems: list[str], as_json: bool) -> int:
+    if as_json:
+        found = {"valid": False, "errors": problems, "warnings": [], "checks": []}
+        print(json.dumps(found, indent=1))
+    else:
+        for problem in problems:
+            print(f"pippin-server: {problem}", file=sys.stderr)
+    if command == "serve":
+        process.write_termination_message("ConfigInvalid", "; ".join(problems))
+    return wire.EXIT_CONFIG
+
+
+def _drain(port: int | None) -> int:
+    """For the preStop hook: back when the last request has ended."""
+    settings = told.load({})
+    _, configured = native.bind(wire.HTTP_PORT_NAME, "127.0.0.1", settings.port, told.environment())
+    connection = http.client.HTTPConnection("127.0.0.1", port or configured)
+    try:
+        connection.request("POST", "/internal/drain", body=b"")
+        answer = connection.getresponse()
+        print(answer.read().decode())
+    except OSError as error:
+        print(f"pippin-server: nothing to drain: {error}", file=sys.stderr)
+        return 1
+    return 0 if answer.status == 200 else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pippin-server", description="One model behind HTTP.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="load the model and answer requests")
+    check = commands.add_parser("check", help="say what would be wrong, and do nothing")
+    for command in (serve, check):
+        _add_settings(command)
+    check.add_argument("--json", action="store_true", help="the report as JSON")
+    drain = commands.add_parser("drain", help="let the server on this machine finish")
+    drain.add_argument("--port", type=int)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", help="server.json, as the operator writes it")
+    add("--model", help="directory with the weights, or hf://organisation/name@revision")
+    add("--name", help="the name that clients ask for; default: the directory's")
+    add("--engine", choices=["mlx", "echo"])
+    add("--engine-arg", dest="engine_args", action="append", help="for the engine; repeat it")
+    add("--host")
+    add("--port", type=int)
+    add("--max-concurrency", type=int)
+    add("--context-length", type=int)
+    add("--log-level", choices=["debug", "info", "warning", "error"])

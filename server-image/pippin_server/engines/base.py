@@ -1,0 +1,150 @@
+"""What every engine is asked and answers. No engine names, no HTTP, no OpenAI shapes here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+Finish = Literal["stop", "length"]
+
+
+class EngineError(Exception):
+    """An answer that an engine could not give. The text is safe to show to a caller."""
+
+
+class PromptTooLong(EngineError):
+    """The prompt and what it asks for do not fit into the context."""
+
+    def __init__(self, *, prompt_tokens: int, wanted: int | None, limit: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.wanted = wanted
+        self.limit = limit
+        asked = f" and {wanted} more were asked for" if wanted is not None else ""
+        super().__init__(
+            f"the context of this model is {limit} tokens, the prompt has {prompt_tokens}{asked}: "
+            "shorten the prompt or ask for less"
+        )
+
+
+class PromptRefused(EngineError):
+    """The prompt is not one that this model can read; `param` names the field at fault."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class EngineFailed(EngineError):
+    """The engine broke while it worked on this request; another try may succeed."""
+
+
+class OutOfMemory(EngineFailed):
+    """There was no memory for this request."""
+
+
+class EngineStopped(EngineError):
+    """The engine was closed while this request was on its way."""
+
+
+class LoadFailed(Exception):
+    """The model cannot be served. `reason` is one of the status's words, PascalCase."""
+
+    def __init__(self, reason: str, message: str, *, permanent: bool = True) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.permanent = permanent
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Exactly one of the three: a chat, a text to go on with, or its tokens."""
+
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. A temperature of 0 is greedy; `max_tokens` None: what fits."""
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step of the engine added to an answer.
+
+    `text` may be empty (half a character, a possible stop sequence); `tokens` counts all the same.
+    """
+
+    text: str
+    tokens: int = 1
+    prompt_tokens: int = 0
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an engine knows of its model once it is loaded."""
+
+    context_length: int
+    bytes: int = 0
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What an engine is doing. `progressed_at` is monotonic: the last token, or the last start."""
+
+    active: int
+    progressed_at: float
+    alive: bool = True
+
+
+#: Told by an engine while it loads: percent, and what it is at.
+Progress = Callable[[int, str], None]
+
+
+class Engine(Protocol):
+    """One model behind one owner. All methods are called on the event loop."""
+
+    name: str
+
+    async def load(self, path: Path | None, progress: Progress) -> Loaded:
+        """Become able to generate from the weights at `path`. Raises LoadFailed."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Generate a little, so that the first caller does not pay for it."""
+        ...
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Sequence[Delta], None]:
+        """What came since the last look, until a delta with `finish`. Raises EngineError.
+
+        Closing the generator frees what the request holds within one step.
+        """
+        ...
+
+    def activity(self) -> Activity: ...
+
+    async def close(self) -> None:
+        """End; requests on their way raise EngineStopped."""
+        ...

@@ -1,0 +1,123 @@
+"""One step of MLX for all requests: tokens out of the model, text out of the tokens.
+
+Lives on the owning thread. Detokenizes there, while the next step is being computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory, Sampling
+from ..stops import StopFilter
+from ..worker import Event
+from .rows import row_generator
+from .sampling import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prompt in tokens, checked to fit; `max_tokens` is at least 1."""
+
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
+
+
+@dataclass(slots=True)
+class _Running:
+    ticket: int
+    prompt_tokens: int
+    detokenizer: Any
+    stops: StopFilter
+
+
+class MlxBatcher:
+    """The model, its batch, and the text of every request in it."""
+
+    def __init__(self, model: Any, tokenizer: Any, **limits: int) -> None:
+        """`limits`: batch, prefill_batch, prefill_step."""
+        self._model = model
+        self._tokenizer = tokenizer
+        self._limits = limits
+        self._eos = frozenset(tokenizer.eos_token_ids)
+        self._running: dict[int, _Running] = {}
+        self._uids: dict[int, int] = {}
+        self._generator = self._fresh()
+
+    def _fresh(self) -> Any:
+        return row_generator(self._model, eos=sorted(self._eos), **self._limits)
+
+    @property
+    def size(self) -> int:
+        return len(self._running)
+
+    def add(self, ticket: int, job: Job) -> None:
+        (uid,) = self._generator.insert(
+            [job.tokens], [job.max_tokens], samplers=[Row(job.sampling)]
+        )
+        self._uids[ticket] = uid
+        self._running[uid] = _Running(
+            ticket=ticket,
+            prompt_tokens=len(job.tokens),
+            detokenizer=self._tokenizer.detokenizer,
+            stops=StopFilter(job.sampling.stop),
+        )
+
+    def remove(self, tickets: Iterable[int]) -> None:
+        uids = [self._uids.pop(ticket) for ticket in tickets if ticket in self._uids]
+        if uids:
+            self._generator.remove(uids)
+        for uid in uids:
+            del self._running[uid]
+
+    def reset(self) -> None:
+        self._running.clear()
+        self._uids.clear()
+        self._generator.close()
+        self._generator = self._fresh()
+        mx.clear_cache()
+
+    def step(self) -> list[tuple[int, Event]]:
+        try:
+            _, responses = self._generator.next()
+        except (RuntimeError, MemoryError) as error:
+            raise _translated(error) from error
+        events: list[tuple[int, Event]] = []
+        stopped: list[int] = []
+        for response in responses:
+            running = self._running[response.uid]
+            delta = self._delta(running, response.token, response.finish_reason)
+            events.append((running.ticket, delta))
+            if delta.finish is None:
+                continue
+            if response.finish_reason is None:
+                stopped.append(running.ticket)
+            else:
+                del self._running[response.uid]
+                del self._uids[running.ticket]
+        self.remove(stopped)
+        return events
+
+    def _delta(self, running: _Running, token: int, finish: Finish | None) -> Delta:
+        text = running.detokenizer
+        if token not in self._eos:
+            text.add_token(token)
+        if finish is not None:
+            text.finalize()
+        shown, met = running.stops.feed(text.last_segment)
+        if met:
+            finish = "stop"
+        elif finish is not None:
+            shown += running.stops.flush()
+        return Delta(text=shown, prompt_tokens=running.prompt_tokens, finish=finish)
+
+
+def _translated(error: Exception) -> EngineError:
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "memory" in text or "alloc" in text:
+        return OutOfMemory("out of memory: ask for less, or try again later")
+    return EngineFailed("the engine failed on this request")

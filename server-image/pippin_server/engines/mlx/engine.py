@@ -1,0 +1,125 @@
+"""The MLX engine: one thread owns the model, one more turns prompts into tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..base import (
+    Activity,
+    Delta,
+    EngineStopped,
+    Loaded,
+    LoadFailed,
+    Progress,
+    Prompt,
+    PromptTooLong,
+    Sampling,
+)
+from ..worker import Worker
+from .args import Args
+from .batcher import Job, MlxBatcher
+from .model import Model, Tokens, load
+
+_WARM_UP = Prompt(text="Hello, how are you today?")
+
+
+class MlxEngine:
+    """See the package. `context_length` None: what the model's config says."""
+
+    name = "mlx"
+
+    def __init__(
+        self,
+        args: Args,
+        *,
+        batch: int,
+        context_length: int | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._args = args
+        self._batch = batch
+        self._wanted_context = context_length
+        self._clock = clock
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
+        self._worker: Worker[Job] | None = None
+        self._tokens: Tokens | None = None
+        self._context = 0
+
+    async def load(self, path: Path | None, progress: Progress) -> Loaded:
+        if path is None:
+            raise LoadFailed("ModelSourceNotFound", "no weights were given")
+        progress(0, "loading weights")
+        self._worker = worker = Worker[Job]("pippin-engine", self._clock)
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Model] = loop.create_future()
+
+        def make() -> MlxBatcher:
+            model = load(path, self._args)
+            loop.call_soon_threadsafe(loaded.set_result, model)
+            return MlxBatcher(
+                model.weights,
+                model.tokenizer,
+                batch=self._batch,
+                prefill_batch=self._args.prefill_batch,
+                prefill_step=self._args.prefill_step,
+            )
+
+        await worker.start(make)
+        model = await loaded
+        self._tokens = Tokens(model)
+        self._context = self._usable_context(model.context_length)
+        progress(100, "loaded")
+        return Loaded(context_length=self._context, bytes=model.bytes, details=model.details)
+
+    def _usable_context(self, of_model: int) -> int:
+        wanted = self._wanted_context or of_model
+        if wanted > of_model:
+            raise LoadFailed(
+                "ContextTooLong",
+                f"contextLength {wanted} is more than the model's own {of_model}",
+            )
+        return wanted
+
+    async def warm_up(self) -> None:
+        # As many as make the widest prompt batch, so that its kernels are known too.
+        async def one() -> None:
+            async for _ in self.generate(_WARM_UP, Sampling(max_tokens=4, temperature=0)):
+                pass
+
+        await asyncio.gather(*(one() for _ in range(min(self._batch, 2))))
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        if self._worker is None or self._tokens is None:
+            raise EngineStopped("the model is not loaded")
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._tokenizing, self._tokens.encode, prompt)
+        room = self._context - len(tokens)
+        if room < (sampling.max_tokens or 1):
+            raise PromptTooLong(
+                prompt_tokens=len(tokens), wanted=sampling.max_tokens, limit=self._context
+            )
+        job = Job(tokens=tokens, max_tokens=sampling.max_tokens or room, sampling=sampling)
+        answer = self._worker.run(job)
+        try:
+            async for deltas in answer:
+                yield deltas
+        finally:
+            await answer.aclose()
+
+    def activity(self) -> Activity:
+        worker = self._worker
+        if worker is None:
+            return Activity(active=0, progressed_at=self._clock())
+        return Activity(
+            active=worker.active, progressed_at=worker.progressed_at, alive=worker.alive
+        )
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)

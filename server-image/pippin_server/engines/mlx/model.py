@@ -1,0 +1,151 @@
+"""From a directory of weights to a model in memory, and from a prompt to its tokens."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import structlog
+from jinja2 import TemplateError
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load as load_weights
+
+from ..base import LoadFailed, Prompt, PromptRefused
+from . import blas
+from .args import Args
+
+log = structlog.get_logger("pippin.engine")
+
+#: Context of a model whose config does not tell.
+_UNKNOWN_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Loaded and ready to be owned by a thread."""
+
+    weights: Any
+    tokenizer: Any
+    context_length: int
+    vocabulary: int
+    bytes: int
+    details: dict[str, str]
+
+
+def load(path: Path, args: Args) -> Model:
+    """Blocks for as long as the disk takes. Raises LoadFailed."""
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    details = _accelerated(args) if on_cpu else {}
+    try:
+        weights, tokenizer, config = load_weights(str(path), return_config=True)
+        _cast(weights, config, args, on_cpu)
+        mx.eval(weights.parameters())
+    except MemoryError as error:
+        raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
+    except RuntimeError as error:
+        if "memory" in str(error).lower() or "alloc" in str(error).lower():
+            raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
+        raise LoadFailed("ModelCorrupted", _unreadable(error)) from error
+    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        raise LoadFailed("ModelCorrupted", _unreadable(error)) from error
+    gc.collect()
+    gc.freeze()  # nothing of the model is looked at by the collector again
+    arrays = [leaf for leaf in _leaves(weights) if isinstance(leaf, mx.array)]
+    return Model(
+        weights=weights,
+        tokenizer=tokenizer,
+        context_length=int(config.get("max_position_embeddings") or _UNKNOWN_CONTEXT),
+        vocabulary=int(config.get("vocab_size") or len(tokenizer)),
+        bytes=sum(array.nbytes for array in arrays),
+        details={**details, "dtype": str(arrays[0].dtype) if arrays else ""},
+    )
+
+
+def _leaves(weights: Any) -> list[Any]:
+    flat: Any = tree_flatten(weights.parameters())
+    return [leaf for _, leaf in flat]
+
+
+_NO_MEMORY = "the weights do not fit into this machine's memory"
+
+
+def _unreadable(error: Exception) -> str:
+    return f"the model cannot be loaded: {type(error).__name__}: {error}"
+
+
+def _accelerated(args: Args) -> dict[str, str]:
+    try:
+        found = blas.accelerate(args.threads or None)
+    except blas.Unavailable as error:
+        log.warning("blas.reference", reason=str(error), effect="matrix products are very slow")
+        return {"blas": "reference"}
+    log.info("blas.openblas", core=found.core, threads=found.threads)
+    return {"blas": f"openblas/{found.core}", "threads": str(found.threads)}
+
+
+def _cast(weights: Any, config: dict[str, Any], args: Args, on_cpu: bool) -> None:
+    """CPUs have no half precision to speak of; quantised weights stay as they are."""
+    quantised = "quantization" in config or "quantization_config" in config
+    dtype = args.dtype
+    if dtype == "auto":
+        if not on_cpu or quantised:
+            return
+        dtype = "float32"
+    weights.set_dtype(getattr(mx, dtype))
+
+
+class Tokens:
+    """Prompts to tokens, in one thread at a time."""
+
+    def __init__(self, model: Model) -> None:
+        self._tokenizer = model.tokenizer
+        self._vocabulary = model.vocabulary
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Raises PromptRefused."""
+        if prompt.tokens is not None:
+            return self._checked(list(prompt.tokens))
+        if prompt.text is not None:
+            tokens = list(self._tokenizer.encode(prompt.text))
+        else:
+            tokens = self._chat(prompt)
+        if not tokens:
+            raise PromptRefused("the prompt is empty: say something", "prompt")
+        return tokens
+
+    def _checked(self, tokens: list[int]) -> list[int]:
+        for token in tokens:
+            if not 0 <= token < self._vocabulary:
+                raise PromptRefused(
+                    f"token {token} is not in this model's vocabulary of {self._vocabulary}",
+                    "prompt",
+                )
+        return tokens
+
+    def _chat(self, prompt: Prompt) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            raise PromptRefused("this model has no chat template: use /v1/completions", "messages")
+        turns = [{"role": m.role, "content": m.content} for m in prompt.messages or ()]
+        try:
+            tokens = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+        except TemplateError as error:
+            raise PromptRefused(
+                f"the model's chat template refuses these messages: {error}", "messages"
+            ) from error
+        return list(tokens)
+
+
+def declared_context(path: Path) -> int | None:
+    """What config.json says, before anything is loaded."""
+    config = json.loads((path / "config.json").read_text())
+    found = config.get("max_position_embeddings")
+    return int(found) if found else None
+
+
+def installed() -> bool:
+    return importlib.util.find_spec("mlx_lm") is not None

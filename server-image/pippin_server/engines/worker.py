@@ -1,0 +1,248 @@
+"""The thread that owns an engine's model, and the bounded way in and out of it.
+
+The owner looks at its inbox before every step and blocks only when there is nothing to do. What a
+step made for all requests goes to the event loop in one call. A request's listener takes all that
+has come for it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from .base import Delta, EngineError, EngineFailed, EngineStopped
+
+log = structlog.get_logger("pippin.engine")
+
+J = TypeVar("J")
+A = TypeVar("A")
+JContra = TypeVar("JContra", contravariant=True)
+#: What arrives for a request: its deltas, or the error that ended it.
+Event = Delta | Exception
+#: Steps that may fail one after another before the owner gives up and the process is unhealthy.
+MAX_FAILURES = 3
+
+
+class Batcher(Protocol[JContra]):
+    """The model's side; every method runs on the owning thread."""
+
+    def add(self, ticket: int, job: JContra) -> None:
+        """Take a request in. An exception is that request's alone."""
+        ...
+
+    def remove(self, tickets: Iterable[int]) -> None: ...
+
+    def step(self) -> Sequence[tuple[int, Event]]:
+        """Go one step on with everything taken in. An exception ends all requests."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all requests after a failed step."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Requests taken in and not yet ended."""
+        ...
+
+
+class _Listener:
+    """The event loop's end of one request."""
+
+    __slots__ = ("arrived", "events")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.arrived: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self.arrived is not None and not self.arrived.done():
+            self.arrived.set_result(None)
+
+
+class Worker(Generic[J]):
+    """Runs a Batcher on a thread of its own. Made and used on the event loop.
+
+    `make` builds the batcher on the thread (libraries may tie state to it).
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._wake = threading.Condition()
+        self._added: deque[tuple[int, J]] = deque()
+        self._cancelled: list[int] = []
+        self._closing = False
+        self._listeners: dict[int, _Listener] = {}
+        self._tickets = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._make: Callable[[], Batcher[J]] | None = None
+        self._started: Future[None] = Future()
+        self.progressed_at = clock()
+        self.batch_size = 0
+
+    async def start(self, make: Callable[[], Batcher[J]]) -> None:
+        """Raises what `make` raises."""
+        self._make = make
+        self._thread.start()
+        await asyncio.wrap_future(self._started)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def active(self) -> int:
+        return len(self._listeners)
+
+    async def run(self, job: J) -> AsyncGenerator[list[Delta], None]:
+        """All that comes for the job; leaving early removes it before the next step."""
+        if self._closing or not self.alive:
+            raise EngineStopped("the engine has stopped")
+        if not self._listeners:
+            self.progressed_at = self._clock()
+        listener = _Listener()
+        self._tickets += 1
+        ticket = self._tickets
+        self._listeners[ticket] = listener
+        with self._wake:
+            self._added.append((ticket, job))
+            self._wake.notify()
+        try:
+            while True:
+                if not listener.events:
+                    listener.arrived = self._loop.create_future()
+                    await listener.arrived
+                deltas, finished = _split(listener.events)
+                if deltas:
+                    yield deltas
+                if finished:
+                    return
+        finally:
+            if self._listeners.pop(ticket, None) is not None:
+                with self._wake:
+                    self._cancelled.append(ticket)
+                    self._wake.notify()
+
+    async def close(self) -> None:
+        """End the thread after its step; listeners get EngineStopped."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # From here on: the owning thread.
+
+    def _run(self) -> None:
+        try:
+            assert self._make is not None
+            batcher = self._make()
+        except BaseException as error:
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        stopped: Exception = EngineStopped("the server is shutting down")
+        try:
+            self._serve(batcher)
+        except Exception as error:
+            log.exception("engine.died")
+            stopped = EngineFailed("the engine has stopped working")
+            stopped.__cause__ = error
+        finally:
+            self._post(self._end_all, stopped)
+
+    def _serve(self, batcher: Batcher[J]) -> None:
+        failures = 0
+        while self._take_in(batcher):
+            self.batch_size = batcher.size
+            if not batcher.size:
+                continue
+            try:
+                events = batcher.step()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures >= MAX_FAILURES:
+                    raise
+                log.exception("engine.step_failed", requests=batcher.size)
+                batcher.reset()
+                self._post(self._end_all, _as_failure(error))
+                continue
+            self.progressed_at = self._clock()
+            if events:
+                self._post(self._deliver, events)
+
+    def _take_in(self, batcher: Batcher[J]) -> bool:
+        """Look at the inbox; wait there when there is nothing to do. False: the end."""
+        with self._wake:
+            while not (self._closing or self._added or self._cancelled or batcher.size):
+                self.batch_size = 0
+                self._wake.wait()
+            if self._closing:
+                return False
+            added, self._added = self._added, deque()
+            cancelled, self._cancelled = self._cancelled, []
+        gone = set(cancelled)
+        for ticket, job in added:
+            if ticket not in gone:
+                self._add(batcher, ticket, job)
+        if cancelled:
+            batcher.remove(cancelled)
+        return True
+
+    def _add(self, batcher: Batcher[J], ticket: int, job: J) -> None:
+        try:
+            batcher.add(ticket, job)
+        except Exception as error:
+            log.exception("engine.add_failed")
+            self._post(self._deliver, [(ticket, _as_failure(error))])
+
+    def _post(self, call: Callable[[A], None], argument: A) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, argument)
+        except RuntimeError:
+            log.info("engine.loop_closed")
+
+    # On the event loop again, called by the thread.
+
+    def _deliver(self, events: Sequence[tuple[int, Event]]) -> None:
+        for ticket, event in events:
+            listener = self._listeners.get(ticket)
+            if listener is None:
+                continue
+            listener.events.append(event)
+            if isinstance(event, Exception) or event.finish is not None:
+                del self._listeners[ticket]
+            listener.wake()
+
+    def _end_all(self, error: Exception) -> None:
+        self._deliver([(ticket, error) for ticket in list(self._listeners)])
+
+
+def _as_failure(error: Exception) -> EngineError:
+    """Foreign errors end here: their text may hold anything, so it is only in the log."""
+    if isinstance(error, EngineError):
+        return error
+    failure = EngineFailed("the engine failed on this request")
+    failure.__cause__ = error
+    return failure
+
+
+def _split(events: list[Event]) -> tuple[list[Delta], bool]:
+    """Take what is there; an error is raised once the deltas before it were taken."""
+    if isinstance(events[0], Exception):
+        raise events[0]
+    deltas: list[Delta] = []
+    for event in events:
+        if isinstance(event, Exception):
+            break
+        deltas.append(event)
+    del events[: len(deltas)]
+    return deltas, deltas[-1].finish is not None

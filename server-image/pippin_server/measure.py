@@ -1,0 +1,46 @@
+"""Every answer counted and timed, by the path it was asked on."""
+
+from __future__ import annotations
+
+from pippin_edge.access_log import CLIENT_CLOSED
+from pippin_edge.asgi import App, Message, Receive, Scope, Send, state
+from pippin_edge.clock import Clock
+
+from .telemetry import Telemetry
+
+#: Paths that are counted by name; all others are one.
+_ENDPOINTS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/models": "models",
+}
+#: Probes and scrapes would drown what people ask.
+_QUIET = frozenset({"/health", "/ready", "/livez", "/metrics"})
+
+
+class Measure:
+    """Outermost but for the request's id: refusals count too."""
+
+    def __init__(self, app: App, telemetry: Telemetry, clock: Clock) -> None:
+        self.app = app
+        self.telemetry = telemetry
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _QUIET:
+            return await self.app(scope, receive, send)
+        began = self.clock.monotonic()
+        state(scope)["began"] = began
+        status = CLIENT_CLOSED
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            endpoint = _ENDPOINTS.get(scope["path"], "other")
+            self.telemetry.answered(endpoint, status, self.clock.monotonic() - began)

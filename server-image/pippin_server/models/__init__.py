@@ -1,0 +1,1 @@
+"""Models: how they get here, and whether they are whole."""

@@ -1,0 +1,1 @@
+"""The OpenAI API's shapes, in and out. No engine, no HTTP."""

@@ -1,0 +1,73 @@
+"""POST /v1/chat/completions: what is asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pippin_edge.errors import BadRequest
+
+from ..engines.base import Message, Prompt
+from .common import Body, Strict
+
+#: Messages of one request.
+_MAX_MESSAGES = 4096
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = None
+    refusal: None = None
+
+    def plain(self) -> Message:
+        if isinstance(self.content, str):
+            text = self.content
+        else:
+            text = "\n".join(part.text for part in self.content)
+        # Chat templates know the older name only.
+        return Message(role="system" if self.role == "developer" else self.role, content=text)
+
+
+class ChatRequest(Body):
+    """`max_completion_tokens` is the newer name of `max_tokens`."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
+        **Body.NEUTRAL,
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none",),
+        "parallel_tool_calls": (True, False),
+        "response_format": ({"type": "text"},),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "modalities": (["text"],),
+        "audio": (),
+        "prediction": (),
+        "reasoning_effort": (),
+        "verbosity": (),
+        "web_search_options": (),
+        "store": (False,),
+        "service_tier": ("auto", "default"),
+    }
+    IGNORED: ClassVar[frozenset[str]] = Body.IGNORED | {"prompt_cache_key"}
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    def limit(self) -> int | None:
+        if self.max_completion_tokens is not None and self.max_tokens is not None:
+            raise BadRequest(
+                "give 'max_completion_tokens' or 'max_tokens', not both", param="max_tokens"
+            )
+        return self.max_completion_tokens or self.max_tokens
+
+    def prompt(self) -> Prompt:
+        return Prompt(messages=tuple(message.plain() for message in self.messages))

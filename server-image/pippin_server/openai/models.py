@@ -1,0 +1,20 @@
+"""GET /v1/models: what is shown of a model."""
+
+from __future__ import annotations
+
+from pippin_contract.serverconfig import ServerConfig
+
+
+def card(config: ServerConfig, *, context_length: int | None, created: int) -> dict[str, object]:
+    """OpenAI's four fields, and what people want to know besides."""
+    return {
+        "id": config.served_name,
+        "object": "model",
+        "created": created,
+        "owned_by": "pippin",
+        "family": config.model.family,
+        "tags": list(config.model.tags),
+        "context_length": context_length or config.model.context_length,
+        "description": config.model.description,
+        "tier": "3A",
+    }

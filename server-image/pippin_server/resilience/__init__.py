@@ -1,0 +1,1 @@
+"""What keeps trouble small, and what is said of it."""

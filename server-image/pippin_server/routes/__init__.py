@@ -1,0 +1,1 @@
+"""One module a path; each parses, asks, and answers. No engine names here."""

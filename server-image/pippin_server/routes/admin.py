@@ -1,0 +1,40 @@
+"""POST /internal/drain: for the preStop hook, and for the gateway."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pippin_edge.authenticate import token
+
+from ..admission import Admission
+from .json import answer
+
+
+def router(
+    admission: Admission, verify: Callable[[str], object], *, drain_timeout: float
+) -> APIRouter:
+    """`verify` raises Unauthenticated; asked only when the caller is not on this machine."""
+    routes = APIRouter()
+
+    @routes.post("/internal/drain")
+    async def drain(request: Request) -> Response:
+        if not _is_local(request):
+            verify(token(request.scope["headers"]))
+        drained = await admission.drain(drain_timeout)
+        return answer(request, {"drained": drained, "active": admission.active})
+
+    return routes
+
+
+def _is_local(request: Request) -> bool:
+    if request.client is None:
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""What the completion routes do before they differ: body in, model checked, order out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from pippin_contract.serverconfig import ServerConfig
+from pippin_edge import json_body
+from pippin_edge.errors import BadRequest, ModelNotFound, UnsupportedMedia
+
+from ..answering import Answer, Kitchen, Order
+from ..engines.base import Prompt
+from ..openai.answers import Head, Kind
+from ..openai.common import Body
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where requests are read, knowing what is served here."""
+
+    config: ServerConfig
+    kitchen: Kitchen
+
+    async def body(self, request: Request) -> dict[str, Any]:
+        kind = request.headers.get("content-type", "application/json")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMedia("send the body as JSON, with Content-Type: application/json")
+        return json_body.parse(await json_body.read(request.receive))
+
+    def answer(self, request: Request, kind: Kind, body: Body, prompt: Prompt) -> Answer:
+        self._check_model(body.model)
+        head = Head(
+            kind=kind,
+            number=f"{random.getrandbits(96):024x}",
+            created=int(self.kitchen.clock.wall()),
+            model=self.config.served_name,
+            request_id=request.scope["state"]["request_id"],
+        )
+        order = Order(
+            head=head,
+            prompt=prompt,
+            sampling=body.sampling(),
+            stream=bool(body.stream),
+            with_usage=body.wants_usage,
+        )
+        return Answer(self.kitchen, order)
+
+    def must_do(self, kind: Kind) -> None:
+        """A model for another task has no answer to this."""
+        if self.config.model.task not in ("chat", "completion"):
+            raise BadRequest(f"this model does {self.config.model.task}, not {kind}", param="model")
+
+    def _check_model(self, name: str) -> None:
+        if name != self.config.served_name and name not in self.config.aliases:
+            raise ModelNotFound(
+                f"the model '{name}' is not served here: ask /v1/models", param="model"
+            )

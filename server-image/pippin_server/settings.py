@@ -1,0 +1,158 @@
+"""What the process is told: flags, then environment, then the file that the operator wrote.
+
+The only module that reads the environment. Everything wrong is reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pippin_contract import native, serverconfig
+from pippin_contract.serverconfig import EchoConfig, EngineName, ModelConfig, ServerConfig
+from pippin_contract.wire import CACHE_DIR, HTTP_PORT_NAME, SERVER_PORT, TERMINATION_LOG
+
+PREFIX = "PIPPIN_SERVER_"
+
+
+class SettingsError(Exception):
+    """Everything that is wrong with the settings, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def _names(ours: str, *legacy: str) -> AliasChoices:
+    """The names of a setting in the environment; the ones known from earlier servers last."""
+    return AliasChoices(PREFIX + ours, *legacy)
+
+
+class Settings(BaseSettings):
+    """Frozen. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+        case_sensitive=True,
+    )
+
+    config: Path | None = Field(default=None, validation_alias=_names("CONFIG"))
+    model: str = Field(default="", validation_alias=_names("MODEL", "MODEL_PATH"))
+    name: str = Field(default="", validation_alias=_names("NAME"))
+    engine: EngineName | None = Field(default=None, validation_alias=_names("ENGINE"))
+    engine_args: tuple[str, ...] = Field(default=(), validation_alias=_names("ENGINE_ARGS"))
+    echo: EchoConfig = Field(default=EchoConfig(), validation_alias=_names("ECHO"))
+    host: str = Field(default="", validation_alias=_names("HOST", "SERVER_HOST"))
+    port: int = Field(
+        default=SERVER_PORT, ge=0, le=65535, validation_alias=_names("PORT", "SERVER_PORT")
+    )
+    max_concurrency: int | None = Field(
+        default=None, ge=1, le=1024, validation_alias=_names("MAX_CONCURRENCY", "MAX_CONCURRENCY")
+    )
+    max_queue: int | None = Field(default=None, ge=0, validation_alias=_names("MAX_QUEUE"))
+    context_length: int | None = Field(
+        default=None, ge=1, validation_alias=_names("CONTEXT_LENGTH", "CONTEXT_LENGTH")
+    )
+    warmup: bool = Field(default=True, validation_alias=_names("WARMUP", "MLX_WARMUP"))
+    api_keys_file: Path | None = Field(default=None, validation_alias=_names("API_KEYS_FILE"))
+    cache_dir: Path = Field(default=Path(CACHE_DIR), validation_alias=_names("CACHE_DIR"))
+    max_body_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, validation_alias=_names("MAX_BODY_BYTES")
+    )
+    max_media_bytes: int = Field(
+        default=25 * 1024 * 1024, ge=1024, validation_alias=_names("MAX_MEDIA_BYTES")
+    )
+    body_timeout: float = Field(default=30, gt=0, validation_alias=_names("BODY_TIMEOUT"))
+    drain_timeout: float | None = Field(
+        default=None, ge=0, validation_alias=_names("DRAIN_TIMEOUT")
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias=_names("LOG_LEVEL")
+    )
+    access_log: bool = Field(default=True, validation_alias=_names("ACCESS_LOG"))
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """Flags that are None were not given. Raises SettingsError."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_lines(error)) from error
+
+
+def environment() -> Mapping[str, str]:
+    """The environment, for `pippin_contract.native`."""
+    return os.environ
+
+
+def server_config(settings: Settings) -> ServerConfig:
+    """The operator's file, or one made from the settings for a standalone server."""
+    config = _from_file(settings.config) if settings.config else _standalone(settings)
+    changed: dict[str, Any] = {}
+    if settings.max_concurrency is not None:
+        changed["max_concurrency"] = settings.max_concurrency
+    if settings.max_queue is not None:
+        changed["max_queue"] = settings.max_queue
+    if settings.drain_timeout is not None:
+        changed["drain_timeout_seconds"] = settings.drain_timeout
+    return config.model_copy(update=changed)
+
+
+def address(settings: Settings, config: ServerConfig) -> tuple[str, int]:
+    """Where to listen. Without any key only the loopback is a safe default."""
+    open_to_all = config.auth.mode == "none" and settings.api_keys_file is None
+    host = settings.host or ("127.0.0.1" if open_to_all else "0.0.0.0")
+    return native.bind(HTTP_PORT_NAME, host, settings.port, os.environ)
+
+
+def termination_log() -> Path:
+    """Where Kubernetes reads why a container ended."""
+    told = os.environ.get(native.TERMINATION_LOG)
+    return Path(told) if told else Path(TERMINATION_LOG)
+
+
+def _from_file(path: Path) -> ServerConfig:
+    where = native.resolve(str(path), os.environ)
+    try:
+        return serverconfig.load(where.read_text())
+    except OSError as error:
+        raise SettingsError([f"config: {path.name} cannot be read: {error.strerror}"]) from error
+    except ValidationError as error:
+        raise SettingsError([f"{path.name}: {line}" for line in _lines(error)]) from error
+
+
+def _standalone(settings: Settings) -> ServerConfig:
+    if not settings.model and settings.engine != "echo":
+        raise SettingsError(["model: give --model DIR or --config FILE (or --engine echo)"])
+    name = settings.name or Path(settings.model).name or "echo"
+    remote = settings.model.startswith("hf://")
+    return ServerConfig(
+        name=name,
+        served_name=name,
+        engine=settings.engine or "mlx",
+        engine_args=settings.engine_args,
+        echo=settings.echo,
+        model=ModelConfig(
+            uri=settings.model if remote else "",
+            path="" if remote else settings.model and str(Path(settings.model).absolute()),
+            context_length=settings.context_length,
+        ),
+    )
+
+
+def _lines(error: ValidationError) -> list[str]:
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"])
+        found.append(f"{where}: {item['msg']}")
+    return found

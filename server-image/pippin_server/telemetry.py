@@ -1,0 +1,94 @@
+"""The server's metrics, under the names of the whole product; labels come from our own tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from pippin_contract import __version__
+from pippin_edge.metrics import DURATION_BUCKETS, build_info, counter, gauge, histogram
+
+#: Seconds between tokens, and until the first.
+_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BY = ("model", "engine")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What gauges show, looked up when someone asks."""
+
+    active: int
+    pending: int
+    batch: int
+    ready: bool
+    alive: bool
+    load_seconds: float
+    load_bytes: int
+
+
+class Telemetry:
+    """Counted in place while requests run."""
+
+    def __init__(self, registry: CollectorRegistry, model: str, engine: str) -> None:
+        self.registry = registry
+        self._names = (model, engine)
+        by = (*_BY, "endpoint")
+        self._requests = counter(registry, "pippin_server_requests", "Answers.", (*by, "code"))
+        self._duration = histogram(
+            registry,
+            "pippin_server_request_duration_seconds",
+            "From first byte in to last out.",
+            by,
+        )
+        self._make_token_metrics(registry)
+        self._make_gauges(registry)
+        build_info(registry, "server", __version__)
+
+    def _make_token_metrics(self, registry: CollectorRegistry) -> None:
+        def times(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return histogram(registry, name, text, _BY, buckets)(*self._names)
+
+        def tokens(name: str, text: str) -> Counter:
+            return counter(registry, name, text, _BY)(*self._names)
+
+        self.queue_wait = times(
+            "pippin_server_queue_wait_seconds",
+            "Time until a request was admitted.",
+            DURATION_BUCKETS,
+        )
+        self.first_token = times(
+            "pippin_server_time_to_first_token_seconds", "Until the first token.", _TOKEN_BUCKETS
+        )
+        self.inter_token = times(
+            "pippin_server_inter_token_seconds", "Between two tokens of one answer.", _TOKEN_BUCKETS
+        )
+        self.prompt_tokens = tokens("pippin_server_prompt_tokens", "Tokens read.")
+        self.completion_tokens = tokens("pippin_server_completion_tokens", "Tokens made.")
+
+    def _make_gauges(self, registry: CollectorRegistry) -> None:
+        def one(name: str, text: str) -> Gauge:
+            return gauge(registry, name, text, _BY)(*self._names)
+
+        self._in_flight = one("pippin_server_requests_in_flight", "Requests that hold a slot.")
+        self._queue_depth = one("pippin_server_queue_depth", "Requests that wait for a slot.")
+        self._batch = one("pippin_server_batch_size", "Requests in the engine's current step.")
+        self._loaded = one("pippin_server_models_loaded", "Models that can answer.")
+        self._stalled = one(
+            "pippin_server_engine_stalled", "1 when the engine stands still or is dead."
+        )
+        self._load_seconds = one("pippin_server_model_load_seconds", "Time that loading took.")
+        self._load_bytes = one("pippin_server_model_load_bytes", "Size of the weights in memory.")
+
+    def answered(self, endpoint: str, code: int, seconds: float) -> None:
+        self._requests(*self._names, endpoint, str(code)).inc()
+        self._duration(*self._names, endpoint).observe(seconds)
+
+    def show(self, state: State) -> None:
+        self._in_flight.set(state.active)
+        self._queue_depth.set(state.pending)
+        self._batch.set(state.batch)
+        self._loaded.set(int(state.ready))
+        self._stalled.set(int(not state.alive))
+        self._load_seconds.set(state.load_seconds)
+        self._load_bytes.set(state.load_bytes)
