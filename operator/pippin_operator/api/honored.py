@@ -1,0 +1,69 @@
+"""Which fields the operator does not act upon yet: nothing that is set is silently ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .apikey import APIKeySpec
+from .modeldeployment import ModelDeploymentSpec
+
+SUPPORTED_SCHEMES = ("hf", "pvc", "file")
+SUPPORTED_TASKS = ("chat", "completion")
+
+_DEFAULT_ENGINE = {"nvidia": "vllm", "amd": "vllm", "apple": "mlx", "cpu": "mlx"}
+
+
+def engine(spec: ModelDeploymentSpec) -> str:
+    """The engine that serves: the one asked for, else the accelerator's."""
+    asked = spec.engine.type if spec.engine else None
+    return asked or _DEFAULT_ENGINE[spec.accelerator.type]
+
+
+def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
+    """Fields without which there is nothing to run, so that no workload is made."""
+    found = []
+    if engine(spec) == "external":
+        found.append("engine.external")
+    if spec.model.uri and spec.model.uri.partition("://")[0] not in SUPPORTED_SCHEMES:
+        found.append("model.uri")
+    if spec.model.task not in SUPPORTED_TASKS:
+        found.append("model.task")
+    return tuple(found)
+
+
+_MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
+    ("model.adapters", lambda s: s.model.adapters),
+    ("engine.type", lambda s: engine(s) == "vllm"),
+    ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
+    ("autoscaling", lambda s: s.autoscaling),
+    ("limits.rpm", lambda s: s.limits and s.limits.rpm),
+    ("limits.tpm", lambda s: s.limits and s.limits.tpm),
+    ("timeouts.request", lambda s: s.timeouts and s.timeouts.request),
+    ("retries", lambda s: s.retries),
+    ("circuitBreaker", lambda s: s.circuit_breaker),
+    ("fallbacks", lambda s: s.fallbacks),
+    ("responseCache", lambda s: s.response_cache and s.response_cache.enabled),
+    ("batching", lambda s: s.batching),
+    ("promptCache", lambda s: s.prompt_cache),
+    ("storage", lambda s: s.storage),
+    ("auth.required", lambda s: s.auth and not s.auth.required),
+)
+
+_KEY: tuple[tuple[str, Callable[[APIKeySpec], object]], ...] = (
+    ("models (of other namespaces)", lambda s: any("/" in glob for glob in s.models)),
+    ("limits.tpm", lambda s: s.limits and s.limits.tpm),
+    ("limits.concurrency", lambda s: s.limits and s.limits.concurrency),
+    ("limits.tokensPerDay", lambda s: s.limits and s.limits.tokens_per_day),
+    ("rotation", lambda s: s.rotation),
+    ("priority", lambda s: s.priority != "interactive"),
+)
+
+
+def unsupported_by_model(spec: ModelDeploymentSpec) -> tuple[str, ...]:
+    """Paths below spec that are set and do nothing yet."""
+    return blocking(spec) + tuple(path for path, is_set in _MODEL if is_set(spec))
+
+
+def unsupported_by_key(spec: APIKeySpec) -> tuple[str, ...]:
+    """Paths below spec that are set and do nothing yet."""
+    return tuple(path for path, is_set in _KEY if is_set(spec))

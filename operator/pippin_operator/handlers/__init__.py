@@ -1,0 +1,1 @@
+"""Doors: they note what was seen, name the object that may care, and leave."""

@@ -1,0 +1,194 @@
+"""From the first request to the last: wait for our kinds, read everything once, watch, read again.
+
+A session ends when it is told to, or when the watches fail for good (our kinds were deleted, say);
+then the next session begins from the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import kopf
+import structlog
+
+from ..api.resources import (
+    APIKEY,
+    MODELDEPLOYMENT,
+    SERVICEMONITOR,
+    WATCHED,
+    Ref,
+    Resource,
+)
+from ..cluster import Credentials
+from ..errors import OperatorError
+from ..reconcile import signing
+from ..reconcile.deps import Deps
+from ..store import CHILD_SELECTOR
+from ..telemetry import Metrics
+from ..workqueue import WorkQueue
+from . import apikeys, children, modeldeployments
+from .outcome import worker
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks for something that must be there before work can begin.
+_WAIT = 2.0
+_OURS = (MODELDEPLOYMENT, APIKEY)
+
+
+class Lifecycle:
+    """One operator process. `synced` once everything has been read."""
+
+    def __init__(self, deps: Deps, credentials: Credentials, metrics: Metrics) -> None:
+        self._deps = deps
+        self._credentials = credentials
+        self._metrics = metrics
+        self.synced = False
+
+    async def run(self) -> None:
+        """Sessions, until cancelled or until one is told to end."""
+        while True:
+            try:
+                await self._session()
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # Framework and network errors alike: the next session starts from what is true.
+                log.exception("session.failed", again_in=_WAIT)
+            await asyncio.sleep(_WAIT)
+
+    async def _session(self) -> None:
+        await self._begin()
+        queue = WorkQueue(
+            worker(self._deps, self._metrics), concurrency=self._deps.settings.concurrency
+        )
+        self._metrics.queue.set_function(lambda: queue.depth)
+        self._wake_all(queue)
+        self.synced = True
+        settings = self._deps.settings
+        loops = [
+            asyncio.create_task(_every(settings.resync_seconds, lambda: self._resync(queue))),
+            asyncio.create_task(_every(settings.api_check_seconds, lambda: self._look(queue))),
+        ]
+        try:
+            await kopf.operator(
+                registry=self._registry(queue),
+                settings=_kopf_settings(),
+                clusterwide=True,
+                standalone=True,
+            )
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await queue.close()
+
+    async def _begin(self) -> None:
+        """Wait for what must be there, with words, then read everything."""
+        while True:
+            try:
+                missing = [kind.kind for kind in _OURS if not await self._deps.cluster.serves(kind)]
+                if not missing:
+                    await self._read_all()
+                    return
+                log.warning(
+                    "start.waiting",
+                    why=f"the CRDs of {' and '.join(missing)} are not installed:"
+                    " kubectl apply -f crds/, or install the chart with crds.install=true",
+                )
+            except OperatorError as error:
+                log.warning("start.waiting", why=str(error))
+            await asyncio.sleep(_WAIT)
+
+    async def _read_all(self) -> None:
+        deps = self._deps
+        deps.installation.public_keys = await signing.ensure(deps.cluster, deps.settings.namespace)
+        deps.installation.monitoring_api = await deps.cluster.serves(SERVICEMONITOR)
+        for resource in _OURS:
+            deps.store.replace(resource, *await deps.cluster.list(resource))
+        for resource in WATCHED:
+            await self._read(resource)
+        if deps.installation.monitoring_api:
+            await self._read(SERVICEMONITOR)
+
+    async def _read(self, resource: Resource) -> None:
+        found = await self._deps.cluster.list(resource, CHILD_SELECTOR)
+        self._deps.store.replace(resource, *found)
+
+    async def _resync(self, queue: WorkQueue[Ref]) -> None:
+        await self._read_all()
+        self._wake_all(queue)
+
+    async def _look(self, queue: WorkQueue[Ref]) -> None:
+        """Optional APIs come and go."""
+        installation = self._deps.installation
+        there = await self._deps.cluster.serves(SERVICEMONITOR)
+        if there == installation.monitoring_api:
+            return
+        log.info("api.changed", api=SERVICEMONITOR.api_version, there=there)
+        installation.monitoring_api = there
+        if there:
+            await self._read(SERVICEMONITOR)
+        else:
+            self._deps.store.replace(SERVICEMONITOR, (), 2**63)
+        self._wake_all(queue)
+
+    def _wake_all(self, queue: WorkQueue[Ref]) -> None:
+        for resource in _OURS:
+            for ref in self._deps.store.refs(resource.plural):
+                queue.wake(ref)
+
+    def _registry(self, queue: WorkQueue[Ref]) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        for door in (modeldeployments, apikeys, children):
+            door.register(registry, self._deps.store, queue)
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            """Asked for again whenever the API server answers 401: tokens are rotated."""
+            found = await self._credentials.connection()
+            return kopf.ConnectionInfo(
+                server=found.server,
+                ca_path=found.ca_path,
+                insecure=found.insecure,
+                certificate_path=found.certificate_path,
+                private_key_path=found.private_key_path,
+                token=found.token,
+            )
+
+        return registry
+
+
+class _ForEver:
+    """Pauses between tries of a watch: an API server that is away comes back some day."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5)
+        while True:
+            yield 1
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    # Kinds are looked for by us; no right to watch CRDs or namespaces is needed.
+    settings.scanning.disabled = True
+    settings.networking.error_backoffs = _ForEver()
+    for resource in WATCHED:
+        settings.watching.label_selectors[resource.api_version, resource.plural] = CHILD_SELECTOR
+    # One line for every event of every object otherwise.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    return settings
+
+
+async def _every(seconds: float, what: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await what()
+        except OperatorError as error:
+            log.warning("resync.failed", why=str(error))

@@ -1,0 +1,43 @@
+"""What every run shares: the API server, what is known of it, the installation, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pippin_contract.serverconfig import PublicKey
+
+from ..cluster import Cluster
+from ..render.context import RenderContext
+from ..settings import Settings
+from ..store import Store
+
+
+@dataclass
+class Installation:
+    """What is found out about the cluster while the operator runs."""
+
+    public_keys: tuple[PublicKey, ...] = ()
+    monitoring_api: bool = False
+
+
+@dataclass(frozen=True)
+class Deps:
+    """`now` is aware UTC; `random_bytes` makes keys."""
+
+    settings: Settings
+    cluster: Cluster
+    store: Store
+    installation: Installation
+    now: Callable[[], datetime]
+    random_bytes: Callable[[int], bytes]
+
+    @property
+    def context(self) -> RenderContext:
+        return RenderContext(
+            server_image=self.settings.server_image,
+            image_pull_policy=self.settings.image_pull_policy,
+            public_keys=self.installation.public_keys,
+            monitoring_api=self.installation.monitoring_api,
+        )

@@ -1,0 +1,104 @@
+"""The story of a ModelDeployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..api.modeldeployment import ModelDeploymentSpec
+from ..api.resources import DEPLOYMENT, MODELDEPLOYMENT, POD, Manifest, Ref
+from ..errors import ApiError, InvalidSpec
+from ..render.children import render
+from ..render.context import Model
+from ..status.apikey import stamp
+from ..status.modeldeployment import Seen, Wanted, derive
+from ..status.pods import Trouble
+from .children import NameInUse, settle
+from .deps import Deps
+from .write import write_status
+
+
+async def reconcile(deps: Deps, ref: Ref) -> None:
+    """Settle one ModelDeployment. Its end is its children's, by their owner references."""
+    live = deps.store.get(ref)
+    if live is None or live["metadata"].get("deletionTimestamp"):
+        return
+    try:
+        model = parse(live)
+    except InvalidSpec as error:
+        await _write(deps, live, None, Trouble("InvalidSpec", str(error)))
+        raise
+    failure: ApiError | NameInUse | None = None
+    try:
+        await settle(deps, live, render(model, deps.context))
+    except (ApiError, NameInUse) as error:
+        failure = error
+    await _write(deps, live, model, _told(failure))
+    if failure is not None:
+        raise failure
+
+
+def parse(live: Manifest) -> Model:
+    """Raises InvalidSpec with every wrong field: an object older than today's schema, perhaps."""
+    metadata = live["metadata"]
+    try:
+        spec = ModelDeploymentSpec.model_validate(live.get("spec") or {})
+    except ValidationError as error:
+        raise InvalidSpec(
+            "; ".join(
+                f"spec.{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors()
+            )
+        ) from error
+    return Model(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=spec,
+    )
+
+
+def _told(failure: ApiError | NameInUse | None) -> Trouble | None:
+    """What users are told. An API server that is away is not theirs to mend, nor to be told."""
+    if failure is None or (isinstance(failure, ApiError) and failure.status in (0, 409, 429)):
+        return None
+    reason = "NameTaken" if isinstance(failure, NameInUse) else "ReconcileError"
+    return Trouble(reason, str(failure))
+
+
+async def _write(deps: Deps, live: Manifest, model: Model | None, failure: Trouble | None) -> None:
+    status = derive(
+        _wanted(deps, live, model), _seen(deps, live, failure), live.get("status") or {}, _now(deps)
+    )
+    await write_status(deps, MODELDEPLOYMENT, live, status)
+
+
+def _wanted(deps: Deps, live: Manifest, model: Model | None) -> Wanted:
+    metadata = live["metadata"]
+    return Wanted(
+        name=metadata["name"],
+        served_name=model.served_name if model else metadata["name"],
+        generation=metadata.get("generation", 0),
+        replicas=model.replicas if model else None,
+        spec=model.spec if model else None,
+        url=deps.settings.base_url,
+    )
+
+
+def _seen(deps: Deps, live: Manifest, failure: Trouble | None) -> Seen:
+    ref = Ref.of(MODELDEPLOYMENT, live)
+    deployments = deps.store.children(ref, DEPLOYMENT.plural)
+    deployment: Any = next(iter(deployments), None)
+    return Seen(
+        deployment=deployment,
+        pods=tuple(deps.store.children(ref, POD.plural)),
+        monitoring_api=deps.installation.monitoring_api,
+        name_taken=deps.store.taken(ref),
+        failure=failure,
+    )
+
+
+def _now(deps: Deps) -> str:
+    return stamp(deps.now())

@@ -1,0 +1,114 @@
+"""The status of an APIKey, from its spec and the digest of what its Secret holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pippin_contract import wire
+
+from ..api.apikey import APIKeySpec
+from ..api.honored import unsupported_by_key
+from .conditions import Verdict, laid_over, no, yes
+from .pods import Trouble
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a Secret holds, without the key itself."""
+
+    key_id: str
+    digest: str
+    secret: str
+    entry: str = wire.SECRET_API_KEY
+
+
+def derive(
+    spec: APIKeySpec,
+    generation: int,
+    held: Held | Trouble,
+    old: Mapping[str, Any],
+    now: datetime,
+) -> dict[str, Any]:
+    """The whole status that the operator owns. Usage is the gateway's."""
+    at = stamp(now)
+    verdicts = _verdicts(spec, held, now)
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "phase": _phase(spec, held, now),
+        "conditions": laid_over(old.get("conditions", ()), verdicts, generation, at),
+    }
+    if isinstance(held, Held):
+        status["keyId"] = held.key_id
+        status["keys"] = [_row(held, spec, old, at)]
+        status["secretRef"] = {"name": held.secret, "key": held.entry}
+    return status
+
+
+def expired(spec: APIKeySpec, now: datetime) -> bool:
+    ends = ends_at(spec)
+    return ends is not None and ends <= now
+
+
+def ends_at(spec: APIKeySpec) -> datetime | None:
+    """The schema has checked that it is a date and time."""
+    if spec.expires_at is None:
+        return None
+    return datetime.fromisoformat(spec.expires_at)
+
+
+def stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _row(held: Held, spec: APIKeySpec, old: Mapping[str, Any], at: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = old.get("keys") or []
+    known = next((row for row in rows if row["digest"] == held.digest), {})
+    row = {
+        "id": held.key_id,
+        "digest": held.digest,
+        "createdAt": known.get("createdAt", at),
+    }
+    if spec.expires_at is not None:
+        row["notAfter"] = spec.expires_at
+    return row
+
+
+def _verdicts(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> tuple[Verdict, ...]:
+    secret = (
+        yes("SecretReady", "KeyHeld", f"Secret {held.secret} holds the key")
+        if isinstance(held, Held)
+        else no("SecretReady", held.reason, held.message)
+    )
+    return (_ready(spec, held, now), yes("SpecValid", "Valid"), _honored(spec), secret)
+
+
+def _ready(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> Verdict:
+    if isinstance(held, Trouble):
+        return no("Ready", held.reason, held.message)
+    if not spec.enabled:
+        return no("Ready", "Disabled", "enabled is false: the key is refused")
+    if expired(spec, now):
+        return no("Ready", "Expired", f"the key ended at {spec.expires_at}")
+    return yes("Ready", "Active")
+
+
+def _honored(spec: APIKeySpec) -> Verdict:
+    fields = unsupported_by_key(spec)
+    if not fields:
+        return yes("SpecHonored", "AllFieldsHonored")
+    return no(
+        "SpecHonored",
+        "FieldUnsupported",
+        f"not acted upon in this version: {', '.join(fields)}",
+    )
+
+
+def _phase(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> str:
+    if isinstance(held, Trouble):
+        return "Error"
+    if not spec.enabled:
+        return "Disabled"
+    return "Expired" if expired(spec, now) else "Active"
