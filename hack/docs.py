@@ -16,6 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import AliasChoices, BaseModel
+from pydantic_settings import BaseSettings
+
+from pippin_contract.gatewayconfig import GatewayConfig
+from pippin_gateway.telemetry import Telemetry as GatewayTelemetry
+from pippin_node.settings import Settings as NodeSettings
+from pippin_operator.settings import Settings as OperatorSettings
+from pippin_operator.telemetry import Metrics as OperatorMetrics
+from pippin_server.settings import Settings as ServerSettings
+from pippin_server.telemetry import Telemetry as ServerTelemetry
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts/pippin"
@@ -143,11 +155,87 @@ def _cell(text: object) -> str:
     return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").strip()
 
 
+def settings_page() -> str:
+    """Every setting of every program, from the types that read them."""
+    out = ["# Settings", "", GENERATED, ""]
+    out += [
+        "Set as environment variables, or as flags of the same name (`PIPPIN_NODE_MAX_PODS` is"
+        " `--max-pods`). A flag wins.",
+        "In a cluster the chart sets them: see [its values](../../charts/pippin/README.md).",
+    ]
+    for title, settings in PROGRAMS.items():
+        out += ["", f"## {title}", "", "| variable | default | meaning |", "|---|---|---|"]
+        out += [_setting_row(settings, name) for name in settings.model_fields]
+    out += ["", "## pippin-gateway", "", "One JSON file, given as `run --config FILE`.", ""]
+    out += ["| field | default | meaning |", "|---|---|---|"]
+    meanings = {v.path: v.comment for v in chart_values((CHART / "values.yaml").read_text())}
+    for name, field in GatewayConfig.model_fields.items():
+        key = field.alias or name
+        text = meanings.get(f"gateway.config.{key}") or GATEWAY_FIXED[key]
+        out.append(f"| `{key}` | `{json.dumps(field.default)}` | {_cell(text)} |")
+    return "\n".join(out) + "\n"
+
+
+def _setting_row(settings: type[BaseSettings], name: str) -> str:
+    field = settings.model_fields[name]
+    if isinstance(field.validation_alias, AliasChoices):
+        names = [str(choice) for choice in field.validation_alias.choices if choice != name]
+    else:
+        names = [f"{settings.model_config['env_prefix']}{name.upper()}"]
+    if field.default_factory is not None:
+        default = "from the machine"
+    elif isinstance(field.default, BaseModel):
+        default = ""
+    else:
+        default = f"`{json.dumps(field.default, default=str)}`"
+    shown = " or ".join(f"`{each}`" for each in dict.fromkeys(names))
+    return f"| {shown} | {_cell(default)} | {_cell(field.description or '')} |"
+
+
+def metrics_page() -> str:
+    """Every metric of every program, from the registries that it fills."""
+    server = CollectorRegistry()
+    ServerTelemetry(server, model="", engine="")
+    registries = {
+        "gateway": GatewayTelemetry().registry,
+        "server": server,
+        "operator": OperatorMetrics().registry,
+    }
+    out = ["# Metrics", "", GENERATED, ""]
+    out += ["Each program answers `GET /metrics` in the Prometheus text format."]
+    for title, registry in registries.items():
+        out += ["", f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+        out += sorted(_metric_rows(registry))
+    return "\n".join(out) + "\n"
+
+
+def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
+    # No public way leads to label names before the first sample.
+    for metric in registry._collector_to_names:
+        assert isinstance(metric, MetricWrapperBase)
+        name = metric._name + ("_total" if metric._type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        yield f"| `{name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |"
+
+
+#: Given by the contract, not by the chart's values.
+GATEWAY_FIXED = {
+    "version": "Version of this file.",
+    "port": "Port of the endpoint; a native node chooses another.",
+    "signingKeyDir": "Directory of the mounted signing keys.",
+}
+PROGRAMS: dict[str, type[BaseSettings]] = {
+    "pippin-operator": OperatorSettings,
+    "pippin-server": ServerSettings,
+    "pippin-node": NodeSettings,
+}
 PAGES: dict[Path, Callable[[], str]] = {
     CHART / "README.md": chart_readme,
     CHART / "values.schema.json": chart_schema,
     REFERENCE / "modeldeployment.md": lambda: crd_page("modeldeployments"),
     REFERENCE / "apikey.md": lambda: crd_page("apikeys"),
+    REFERENCE / "settings.md": settings_page,
+    REFERENCE / "metrics.md": metrics_page,
 }
 
 

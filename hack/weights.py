@@ -185,6 +185,7 @@ def convert(gguf: Path, into: Path) -> None:
             "model_max_length": shape.context,
             "clean_up_tokenization_spaces": False,
             "chat_template": field("tokenizer.chat_template"),
+            "unk_token": tokens[field("tokenizer.ggml.unknown_token_id", 0)],
             **{key.removesuffix("_id"): tokens[index] for key, index in special.items()},
         },
     )

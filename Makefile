@@ -1,0 +1,17 @@
+# The menu. Every line calls a script in hack/, which may just as well be called by hand.
+.DEFAULT_GOAL := help
+.PHONY: help venv lint fmt unit test e2e bench demo demo-down generate verify clean
+
+help:      ; @sed -n 's/^\([a-z0-9-]*\) *:.*## \([^\]*\)$$/  make \1\t\2/p' Makefile | expand -t 20
+demo:      ; @hack/demo.sh       ## a real model answers on this machine, from nothing; stays up
+demo-down: ; @hack/demo-down.sh  ## end the demo and remove everything that it made
+venv:      ; @hack/venv.sh       ## .venv with everything that working on Pippin takes
+unit:      ; @hack/test.sh unit  ## tests without cluster and model, in seconds
+e2e:       ; @hack/test.sh e2e   ## the whole product on a cluster of its own (or $$KUBECONFIG)
+test:      ; @hack/test.sh       ## lint and every layer of tests
+bench:     ; @hack/bench.sh      ## speed, against the goals
+lint:      ; @hack/lint.sh       ## everything that judges the sources without running them
+fmt:       ; @hack/fmt.sh        ## bring the sources into shape
+generate:  ; @hack/generate.sh   ## write CRDs, chart tables and reference pages from their sources
+verify:    ; @hack/verify.sh     ## fail when something generated is out of date
+clean:     ; @hack/clean.sh      ## remove .venv and build leftovers, never a demo or the cache

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs the tests and what they need first.
+#
+#   test.sh         everything: the sources judged, then every layer of tests
+#   test.sh unit    what needs no cluster and no model; seconds
+#   test.sh e2e     the whole product on a cluster of its own (or on $KUBECONFIG)
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+# phase LABEL COMMAND...: one part of the run, with its time.
+phase() {
+  local label=$1 begun=$SECONDS
+  shift
+  say "==> $label"
+  "$@"
+  say "<== $label: $((SECONDS - begun)) s"
+}
+
+run_pytest() {
+  # Nobody's cluster but our own is touched unless that is what was asked for.
+  if [ "$LAYER" != e2e ]; then unset KUBECONFIG; fi
+  "$VENV/bin/python" -m pytest "$@"
+}
+
+LAYER=${1:-all}
+phase environment hack/venv.sh
+case $LAYER in
+unit) run_pytest tests/unit tests/wire ;;
+e2e)
+  phase programs hack/tools/build.sh
+  phase weights "$VENV/bin/python" hack/weights.py
+  run_pytest tests/e2e
+  ;;
+all)
+  phase lint hack/lint.sh
+  phase programs hack/tools/build.sh
+  phase weights "$VENV/bin/python" hack/weights.py
+  say "==> tests"
+  run_pytest --durations=10
+  ;;
+*) die "no such tests: $LAYER (say unit, e2e or nothing)" ;;
+esac
