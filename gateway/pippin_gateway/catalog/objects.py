@@ -99,7 +99,8 @@ def parse_pod(raw: Raw) -> PodState:
         address = _address(raw, conditions.get(ENDPOINT_CONDITION), status.get("podIP"))
         if address is not None:
             host, port = address
-            replica = Replica(id=metadata["uid"], pod=pod, host=host, port=port)
+            # A container that was started again may have another port: then it is another replica.
+            replica = Replica(f"{metadata['uid']}/{host}:{port}", pod=pod, host=host, port=port)
     return PodState(namespace=namespace, model=model, replica=replica)
 
 

@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
         "_error",
         "_header_bytes",
         "_interim",
+        "_keep",
         "_loop",
         "_parser",
         "_parts",
@@ -62,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._error: UpstreamFailure | None = None
         self._complete = False
         self._interim = False
+        self._keep = False
         self._paused = False
         self._polluted = False
         self.head_seen = False
@@ -117,7 +119,7 @@ class Connection(asyncio.Protocol):
             and not self.closed
             and not self._polluted
             and not self._parts
-            and bool(self._parser.should_keep_alive())
+            and self._keep
         )
 
     def close(self) -> None:
@@ -140,7 +142,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(Failure.PROTOCOL, str(error))
+            if not self._polluted:
+                self._fail(Failure.PROTOCOL, str(error))
             self.close()
         except httptools.HttpParserUpgrade:
             self._fail(Failure.PROTOCOL, "switched protocols")
@@ -183,14 +186,16 @@ class Connection(asyncio.Protocol):
         self._buffered += len(body)
 
     def on_message_begin(self) -> None:
-        if self._complete:
+        if self._complete:  # an answer to no request: the parser stops before it
             self._polluted = True
+            raise ValueError("more than one answer")
 
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
         else:
             self._complete = True
+            self._keep = bool(self._parser.should_keep_alive())  # known only at this moment
 
     # Inside
 

@@ -1,0 +1,142 @@
+"""The official client talks to models through the gateway."""
+
+from __future__ import annotations
+
+import json
+
+import jwt
+import openai
+import pytest
+from support.gateway import Running, key_object, model_object, new_key
+from support.upstreams import Turn, answer, good, upstream
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def client(gateway: Running, **more: object) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=gateway.url + "/v1", api_key=gateway.key.key, max_retries=0, **more
+    )
+
+
+async def test_a_chat_answer_comes_back_whole(gateway: Running) -> None:
+    async with upstream() as replica, client(gateway) as ai:
+        gateway.route(replica.port)
+        got = await ai.chat.completions.create(model="qwen", messages=MESSAGES)
+    assert got.choices[0].message.content == "Hello there"
+    assert got.usage is not None and got.usage.total_tokens == 9
+
+
+async def test_a_stream_comes_back_event_by_event(gateway: Running) -> None:
+    async with upstream() as replica, client(gateway) as ai:
+        gateway.route(replica.port)
+        stream = await ai.chat.completions.create(model="qwen", messages=MESSAGES, stream=True)
+        words = [part.choices[0].delta.content async for part in stream]
+    assert words == ["one ", "two ", "three", None]
+
+
+async def test_an_alias_and_the_other_endpoints_reach_the_same_replica(gateway: Running) -> None:
+    gateway.store.put("modeldeployments", model_object(model={"aliases": ["gpt-4o-mini"]}))
+    async with upstream() as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+            got = await http.post(path, json={"model": "gpt-4o-mini"})
+            assert got.status_code == 200
+            assert replica.requests[-1].line == f"POST {path} HTTP/1.1"
+        assert replica.connections == 1, "kept connections are used again"
+
+
+async def test_models_lists_what_the_key_may_use(gateway: Running) -> None:
+    narrow = new_key()
+    gateway.store.put("modeldeployments", model_object("llama", model={"family": "llama"}))
+    gateway.store.put("modeldeployments", model_object("secret", namespace="team-b"))
+    gateway.store.put("apikeys", key_object(narrow, "narrow", models=["lla*"]))
+    gateway.store.refresh()
+    async with client(gateway) as ai:
+        assert [model.id async for model in ai.models.list()] == ["llama", "qwen"]
+        one = await ai.models.retrieve("llama")
+        assert (one.id, one.owned_by) == ("llama", "team-a")
+        ai.api_key = narrow.key
+        assert [model.id async for model in ai.models.list()] == ["llama"]
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            await ai.models.retrieve("qwen")
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            await ai.models.retrieve("secret")
+
+
+async def test_the_replica_gets_a_signed_token_and_nothing_else_of_the_client(
+    gateway: Running,
+) -> None:
+    async with upstream() as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        headers = {
+            "x-request-id": "abc-1",
+            "cookie": "a=b",
+            "x-forwarded-for": "10.0.0.1",
+            "traceparent": "00-1-2-03",
+            "accept": "application/json",
+            "te": "trailers",
+            "proxy-authorization": "Basic eDp5",
+        }
+        got = await http.post(
+            "/v1/chat/completions?api_key=x", json={"model": "qwen"}, headers=headers
+        )
+        seen = replica.requests[0]
+    assert seen.line == "POST /v1/chat/completions HTTP/1.1"
+    assert set(seen.headers) == {
+        "host",
+        "authorization",
+        "content-type",
+        "content-length",
+        "x-request-id",
+        "traceparent",
+        "accept",
+    }
+    assert seen.headers["x-request-id"] == got.headers["x-request-id"] == "abc-1"
+    assert gateway.key.key not in str(seen)
+    token = seen.headers["authorization"].removeprefix("Bearer ")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["aud"], claims["key"]) == ("team-a/qwen", "team-a/app")
+
+
+async def test_only_known_headers_of_the_replica_come_back(gateway: Running) -> None:
+    async def chatty(turn: Turn) -> None:
+        whole = answer().replace(
+            b"\r\nContent-Length",
+            b"\r\nServer: x\r\nSet-Cookie: a=b\r\nX-Request-Id: other\r\nKeep-Alive: timeout=5"
+            b"\r\nConnection: keep-alive\r\nContent-Length",
+        )
+        await turn.send(whole)
+
+    async with upstream(chatty) as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        got = await http.post("/v1/chat/completions", json={"model": "qwen"})
+    assert got.headers["x-pippin-served-by"] == "qwen-0"
+    assert got.headers.get_list("x-request-id") != ["other"]
+    assert not {"server", "set-cookie", "keep-alive", "connection"} & set(got.headers)
+
+
+async def test_the_access_line_and_metrics_tell_who_asked_what(gateway: Running) -> None:
+    async with upstream() as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        await http.post("/v1/chat/completions", json={"model": "qwen", "stream": True})
+    line = json.loads(gateway.log[-1])
+    assert line["key"] == "team-a/app" and line["model"] == "team-a/qwen"
+    assert line["replica"] == "qwen-0" and line["status"] == 200
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (7, 3)
+    assert line["ttft_ms"] > 0
+    assert gateway.key.key not in str(gateway.log)
+    labels = {"model": "team-a/qwen", "key": "team-a/app"}
+    assert gateway.metric("pippin_gateway_requests_total", code="200", **labels) == 1
+    assert gateway.metric("pippin_gateway_tokens_total", kind="completion", **labels) == 3
+    first = "pippin_gateway_time_to_first_token_seconds_count"
+    assert gateway.metric(first, model="team-a/qwen") == 1
+    assert gateway.metric("pippin_gateway_requests_in_flight", model="team-a/qwen") == 0
+
+
+async def test_requests_spread_over_the_ready_replicas(gateway: Running) -> None:
+    async with upstream(good) as one, upstream(good) as two, gateway.client() as http:
+        gateway.route(one.port, two.port)
+        for _ in range(10):
+            await http.post("/v1/chat/completions", json={"model": "qwen"})
+        assert len(one.requests) == len(two.requests) == 5
