@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings
 from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_gateway.telemetry import Telemetry as GatewayTelemetry
 from pippin_node.settings import Settings as NodeSettings
+from pippin_operator.api import honored
 from pippin_operator.settings import Settings as OperatorSettings
 from pippin_operator.telemetry import Metrics as OperatorMetrics
 from pippin_server.settings import Settings as ServerSettings
@@ -79,7 +80,8 @@ def chart_readme() -> str:
     rows = ["| value | default | meaning |", "|---|---|---|"]
     for value in chart_values((CHART / "values.yaml").read_text()):
         if not value.section:
-            rows.append(f"| `{value.path}` | `{json.dumps(value.default)}` | {value.comment} |")
+            default = json.dumps(value.default)
+            rows.append(f"| `{value.path}` | `{default}` | {_cell(value.comment)} |")
     head, _, rest = (CHART / "README.md").read_text().partition(BEGIN)
     return "\n".join([head + BEGIN, *rows, END]) + rest.partition(END)[2]
 
@@ -112,6 +114,14 @@ def crd_page(plural: str) -> str:
         out += [f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
         out += list(_field_rows(schema["properties"][part], ""))
         out.append("")
+    out += ["## Not honoured yet", ""]
+    out += [
+        "A field that is set and does nothing yet is named by the condition `SpecHonored=False`,"
+        " reason `FieldUnsupported`. These are:",
+        "",
+        *(f"- {field}" for field in NOT_YET[plural]),
+        "",
+    ]
     out += ["## Rules", "", "The API server refuses an object that breaks one of them.", ""]
     out += [f"- {rule}" for rule in dict.fromkeys(_rules(schema))]
     return "\n".join(out).rstrip() + "\n"
@@ -152,7 +162,11 @@ def _rules(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cell(text: object) -> str:
-    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").strip()
+    flat = re.sub(r"\s+", " ", str(text)).strip()
+    # Outside code, <name> would be taken for HTML.
+    parts = flat.replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def settings_page() -> str:
@@ -218,6 +232,17 @@ def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
         yield f"| `{name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |"
 
 
+ONLY = {"engine.type": " vllm", "engine.echo": ", where another engine serves"}
+#: What blocks a workload is said in words; the rest is the operator's own table.
+NOT_YET = {
+    "modeldeployments": (
+        "`model.uri` with s3:// or oci://",
+        "`model.task` other than chat and completion",
+        "`engine.external`",
+        *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
+    ),
+    "apikeys": tuple(f"`{path}`" for path, _ in honored._KEY),
+}
 #: Given by the contract, not by the chart's values.
 GATEWAY_FIXED = {
     "version": "Version of this file.",

@@ -13,9 +13,10 @@ READ = {"get", "list", "watch"}
 WRITE = {"create", "update", "patch", "delete", "deletecollection"}
 Rights = dict[tuple[str, str], set[str]]
 
+FOLLOW = {"list", "watch"}
 OPERATOR: Rights = {
-    ("pippin.dev", "modeldeployments"): READ,
-    ("pippin.dev", "apikeys"): READ,
+    ("pippin.dev", "modeldeployments"): FOLLOW,
+    ("pippin.dev", "apikeys"): FOLLOW,
     ("pippin.dev", "modeldeployments/status"): {"patch"},
     ("pippin.dev", "apikeys/status"): {"patch"},
     ("pippin.dev", "modeldeployments/finalizers"): {"update"},
@@ -23,16 +24,15 @@ OPERATOR: Rights = {
     ("apps", "deployments"): READ | {"create", "patch", "delete"},
     ("", "services"): READ | {"create", "patch", "delete"},
     ("", "configmaps"): READ | {"create", "patch", "delete"},
-    ("", "secrets"): {"get", "create", "patch", "delete"},
-    ("", "pods"): READ,
-    ("events.k8s.io", "events"): {"create", "patch"},
-    ("monitoring.coreos.com", "servicemonitors"): READ | {"create", "patch", "delete"},
-    ("apiextensions.k8s.io", "customresourcedefinitions"): READ,
+    ("monitoring.coreos.com", "servicemonitors"): {"get", "list", "create", "patch", "delete"},
+    ("", "pods"): FOLLOW,
+    ("", "secrets"): {"get", "create", "patch"},
+    ("events.k8s.io", "events"): {"create"},
 }
 GATEWAY: Rights = {
-    ("pippin.dev", "modeldeployments"): READ,
-    ("pippin.dev", "apikeys"): READ,
-    ("", "pods"): READ,
+    ("pippin.dev", "modeldeployments"): FOLLOW,
+    ("pippin.dev", "apikeys"): FOLLOW,
+    ("", "pods"): FOLLOW,
 }
 
 
