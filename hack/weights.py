@@ -57,17 +57,21 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pippin"
 
 
+def home() -> Path:
+    """The absolute directory in which the weights' directory lies, whether it is there or not."""
+    return (cache_directory() / "models" / f"{RECIPE}-{WHEEL_SHA256[:8]}").absolute()
+
+
 def prepare(report: Callable[[str], None] = lambda _: None) -> Path:
     """The absolute directory of the weights; makes it first when it is not there."""
-    home = (cache_directory() / "models" / f"{RECIPE}-{WHEEL_SHA256[:8]}").absolute()
-    target = home / NAME
+    target = home() / NAME
     if target.is_dir():
         return target
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
-            partial = home / f"{NAME}.partial"
+            partial = home() / f"{NAME}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             _make(partial, report)

@@ -46,14 +46,16 @@ class ControlPlane:
 
         `durable` makes etcd write through to the disk, so that it survives a crash of the machine.
         """
-        state.mkdir(mode=0o700, parents=True)
+        partial = state.with_name(f".{state.name}.partial")  # whole, or not there at all
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
         ports = Ports.free()
         mark = {"ports": asdict(ports), "binaries": str(binaries), "durable": durable}
-        (state / _MARK).write_text(json.dumps(mark, indent=1))
-        Credentials.create(state / "pki")
-        plane = cls(state, binaries, ports, durable=durable)
-        plane._write_kubeconfigs()
-        return plane
+        (partial / _MARK).write_text(json.dumps(mark, indent=1))
+        Credentials.create(partial / "pki")
+        cls(partial, binaries, ports, durable=durable)._write_kubeconfigs()
+        partial.rename(state)
+        return cls.open(state)
 
     @classmethod
     def open(cls, state: Path) -> ControlPlane:

@@ -81,14 +81,17 @@ class Stack:
         )
 
     def install_chart(self, gateway_port: int | None = None) -> None:
-        """`helm install` with the embedded values; returns when operator and gateway are ready."""
-        port = gateway_port or free_port()
-        (self.plane.state / "gateway-port").write_text(str(port))
+        """Install or upgrade with the embedded values; until operator and gateway are ready."""
+        chosen = self.plane.state / "gateway-port"
+        if not chosen.exists():
+            chosen.write_text(str(gateway_port or free_port()))
         self._run(
             str(self.plane.binaries / "helm"),
             f"--kubeconfig={self.plane.kubeconfig}",
-            *("install", "pippin", str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
-            *("-f", str(CHART / "values-embedded.yaml"), "--set", f"gateway.hostPort={port}"),
+            *("upgrade", "--install", "pippin", str(CHART)),
+            *("--namespace", NAMESPACE, "--create-namespace"),
+            *("-f", str(CHART / "values-embedded.yaml")),
+            *("--set", f"gateway.hostPort={chosen.read_text()}"),
         )
         for part in ("operator", "gateway"):
             self.plane.kubectl(
