@@ -1,0 +1,113 @@
+"""Loopback ports of native containers, and the URL by which the gateway reaches the Pod."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import socket
+from collections.abc import Callable, Collection, Mapping
+
+from pippin_contract import wire
+
+from .records import Json
+
+#: Container name -> port name -> the port on this machine.
+PodPorts = dict[str, dict[str, int]]
+
+
+class NoPort(Exception):
+    """No port to be had."""
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as every server does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+        return True
+
+
+def pick(host: str, first: int, last: int, taken: Collection[int]) -> int:
+    """A free port of the range that no Pod of ours holds. Raises NoPort.
+
+    The range lies below the ephemeral ports, so that no outgoing connection takes it meanwhile.
+    """
+    candidates = list(range(first, last + 1))
+    random.shuffle(candidates)
+    for port in candidates:
+        if port not in taken and is_free(host, port):
+            return port
+    raise NoPort(f"no free port between {first} and {last}")
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def bind_host(container: Json, host_address: str) -> str:
+    """Loopback, but for a container that asks for a port of the host."""
+    asks = any(port.get("hostPort") for port in container.get("ports", []))
+    return host_address if asks else LOOPBACK
+
+
+def assign(
+    container: Json, known: Mapping[str, int], host: str, pick_port: Callable[[], int]
+) -> dict[str, int]:
+    """Port name -> port: a hostPort as given, a known port if it is free still, else a new one."""
+    chosen: dict[str, int] = {}
+    for port in container.get("ports", []):
+        old = known.get(port["name"])
+        if port.get("hostPort"):
+            chosen[port["name"]] = port["hostPort"]
+        elif old is not None and is_free(host, old):
+            chosen[port["name"]] = old
+        else:
+            chosen[port["name"]] = pick_port()
+    return chosen
+
+
+class PortBook:
+    """Which Pod holds which ports of this machine."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._range = (first, last)
+        self._held: dict[str, PodPorts] = {}
+
+    def of(self, uid: str) -> PodPorts:
+        """The Pod's ports; the dictionary is the book's own, to be filled by the caller."""
+        return self._held.setdefault(uid, {})
+
+    def pick(self, host: str) -> int:
+        """A free port that no Pod holds. Raises NoPort."""
+        taken = {
+            port
+            for pod in self._held.values()
+            for container in pod.values()
+            for port in container.values()
+        }
+        return pick(host, *self._range, taken)
+
+    def release(self, uid: str) -> None:
+        self._held.pop(uid, None)
+
+
+def endpoint(pod: Json, ports: PodPorts, host_address: str) -> str | None:
+    """`http://127.0.0.1:PORT` of the port named http, else of the first one; None without any."""
+    first: str | None = None
+    for container in pod["spec"]["containers"]:
+        host = bind_host(container, host_address)
+        for port in container.get("ports", []):
+            number = ports.get(container["name"], {}).get(port["name"])
+            if number is None:
+                continue
+            url = f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
+            if port["name"] == wire.HTTP_PORT_NAME:
+                return url
+            first = first or url
+    return first
