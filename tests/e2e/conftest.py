@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import weights
 from cluster.stack import Stack
+
 from support.e2e import Cluster, Tenant
 from support.kubectl import Kubectl
 
