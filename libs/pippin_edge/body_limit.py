@@ -10,7 +10,7 @@ from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 #: Seconds for the whole body.
 READ_SECONDS = 60.0
 
-# The rest of a refused body is not worth reading: the connection ends with the answer.
+# Nobody knows what will still come of a late body.
 _CLOSE = (b"connection", b"close")
 
 
@@ -37,8 +37,7 @@ class BodyLimit:
         if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
             raise UnsupportedMedia(
                 "compressed request bodies are not accepted: send the body as it is, "
-                "without Content-Encoding",
-                extra_headers=[_CLOSE],
+                "without Content-Encoding"
             )
         kind = header(headers, b"content-type") or b""
         cap = self.max_media_bytes if kind.startswith(b"multipart/") else self.max_bytes
@@ -50,9 +49,7 @@ class BodyLimit:
 
 
 def _too_large(cap: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the request body is larger than {cap} bytes: send less", extra_headers=[_CLOSE]
-    )
+    return PayloadTooLarge(f"the request body is larger than {cap} bytes: send less")
 
 
 class _Guard:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -30,8 +31,15 @@ HEADER_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75
 #: Seconds for which a client may take nothing of an answer that waits for it.
 WRITE_STALL_SECONDS = 60
+#: What may still come of a body that was refused: a client that is cut while it sends does not
+#: see the answer, so the rest is read and thrown away, but not for ever.
+DISCARD_BYTES = 64 * 1024 * 1024
+DISCARD_SECONDS = 10.0
+LINGER_SECONDS = 2.0
 
 BACKLOG = 4096
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Protocol(HttpToolsProtocol):
@@ -56,6 +64,9 @@ class Protocol(HttpToolsProtocol):
         self._refusal: errors.ApiError | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._discarded = 0
+        self._refused = False
         self.on_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -73,14 +84,19 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
         self._stop_write_timer()
+        self._stop_end_timer()
         super().connection_lost(exc)
         if self.on_gone is not None:
             self.on_gone()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         continued = self._reading_headers
+        if continued and b"pgrade" in data:
+            data = _without_upgrade(data)
         super().data_received(data)
-        if not self._reading_headers or self.transport.is_closing():
+        if not self._reading_headers or self._refused or self.transport.is_closing():
             return
         if continued:  # one long header stays inside the parser: count what went in
             self._partial_bytes += len(data)
@@ -111,7 +127,20 @@ class Protocol(HttpToolsProtocol):
             self._stop_header_timer()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > DISCARD_BYTES:
+                self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._reading_headers and not self.transport.is_closing():
+            self._end_timer = self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
+
     def on_message_complete(self) -> None:
+        self._stop_end_timer()
         super().on_message_complete()
         # What comes next on this connection are headers again; on_message_begin is not called
         # before their first byte, which is when their time begins to run.
@@ -123,6 +152,11 @@ class Protocol(HttpToolsProtocol):
         self._refuse(
             self._refusal or errors.BadRequest("the HTTP request is malformed: nothing was done")
         )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Not caught by _without_upgrade: the parser has let go of the body and what follows.
+        self._refused = True
+        self.cycle.keep_alive = False
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
@@ -148,6 +182,11 @@ class Protocol(HttpToolsProtocol):
             self._header_timer.cancel()
             self._header_timer = None
 
+    def _stop_end_timer(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -155,10 +194,24 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: errors.ApiError) -> None:
         """Answer for a request that never reached the app, and end the connection."""
-        running = self.cycle is not None and not self.cycle.response_complete
-        if not (running and (self.cycle.response_started or self._reading_headers)):
-            self.transport.write(_whole_answer(error))
-        self.transport.close()
+        self._refused = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or self._reading_headers:
+                self.transport.close()  # whatever is written now would be taken for that answer
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(_whole_answer(error))
+        self.transport.write_eof()
+        self._end_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Ask for no other protocol, so that the offer (h2c, of Java's and curl's clients) is ignored
+    as HTTP wants it; the parser would drop the request's body for it."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrd:", head) + end + rest
 
 
 def _headers_too_large() -> errors.ApiError:
