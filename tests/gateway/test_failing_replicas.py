@@ -8,6 +8,7 @@ import json
 import httpx
 import openai
 import pytest
+
 from support.eventually import eventually
 from support.gateway import Running, free_port, model_object, pod_object
 from support.upstreams import (

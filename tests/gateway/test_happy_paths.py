@@ -7,6 +7,7 @@ import json
 import jwt
 import openai
 import pytest
+
 from support.gateway import Running, key_object, model_object, new_key
 from support.upstreams import Turn, answer, good, upstream
 

@@ -62,12 +62,12 @@ def pod_object(
     name: str,
     port: int,
     model: str = "qwen",
-    namespace: str = NAMESPACE,
     *,
     ready: bool = True,
     deleting: bool = False,
 ) -> dict[str, Any]:
     """A server Pod on a native node."""
+    namespace = NAMESPACE
     metadata = {
         "name": name,
         "namespace": namespace,

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support.gateway import Running, key_object, model_object, new_key, running_gateway
 
 CHAT = "/v1/chat/completions"

@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
+
+from pippin_edge import serving
 from support.eventually import eventually
 from support.gateway import Running, running_gateway
 from support.upstreams import upstream
-
-from pippin_edge import serving
 
 BODY = b'{"model":"qwen"}'
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
