@@ -82,7 +82,7 @@ class Store:
         fresh = _slim(resource, body)
         self._objects[ref] = fresh
         self._link(ref, fresh)
-        return known is None or not _same(known, fresh)
+        return known is None or not _same(resource, known, fresh)
 
     def remove(self, resource: Resource, body: Mapping[str, Any]) -> None:
         """Forget it, unless what is known is newer (made again under its name)."""
@@ -182,8 +182,13 @@ def _slim(resource: Resource, body: Mapping[str, Any]) -> Manifest:
     return slim
 
 
-def _same(known: Manifest, fresh: Manifest) -> bool:
-    volatile = ("resourceVersion",)
-    one = {k: v for k, v in known["metadata"].items() if k not in volatile}
-    other = {k: v for k, v in fresh["metadata"].items() if k not in volatile}
-    return one == other and {**known, "metadata": 0} == {**fresh, "metadata": 0}
+def _same(resource: Resource, known: Manifest, fresh: Manifest) -> bool:
+    """Nothing but the version has changed; of our own kinds, nothing but the status."""
+    ignored = ("metadata", "status") if resource.plural in _OURS else ("metadata",)
+    one = {key: value for key, value in known.items() if key not in ignored}
+    other = {key: value for key, value in fresh.items() if key not in ignored}
+    return one == other and _meta(known) == _meta(fresh)
+
+
+def _meta(body: Manifest) -> dict[str, Any]:
+    return {key: value for key, value in body["metadata"].items() if key != "resourceVersion"}

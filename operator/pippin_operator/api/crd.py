@@ -232,10 +232,11 @@ def _folded_keyword(keyword: str, raw: Schema, defs: Mapping[str, Schema], where
 
 
 def _default(raw: Schema) -> Any:
-    """Objects default to {}, and their own fields' defaults do the rest; empty ones to nothing."""
+    """Without what is empty. An object's default is whole: rules are tried on it as it stands."""
     value = raw["default"]
-    if raw.get("type") == "object":
-        return {} if "properties" in raw else None
+    if isinstance(value, dict):
+        full = {key: inner for key, inner in value.items() if inner not in (None, [], {})}
+        return full or None
     return None if value in ([], None) else value
 
 

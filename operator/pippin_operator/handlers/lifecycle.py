@@ -147,7 +147,7 @@ class Lifecycle:
         for door in (modeldeployments, apikeys, children):
             door.register(registry, self._deps.store, queue)
 
-        @kopf.on.login(registry=registry)
+        @kopf.on.login(id="login", registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:
             """Asked for again whenever the API server answers 401: tokens are rotated."""
             found = await self._credentials.connection()

@@ -51,7 +51,7 @@ async def _post(deps: Deps, resource: Resource, live: Manifest, flip: Flip) -> N
         "apiVersion": EVENT.api_version,
         "kind": EVENT.kind,
         "metadata": {
-            "generateName": f"{metadata['name']}.",
+            "generateName": f"{metadata['name']}-",
             "namespace": metadata["namespace"],
         },
         "regarding": {

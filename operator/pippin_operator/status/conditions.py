@@ -69,25 +69,39 @@ class Flip:
 
 #: Conditions whose True is the bad news.
 _BAD_WHEN_TRUE = frozenset({"Degraded"})
-#: Conditions that move with every start and are told by the others.
-_QUIET = frozenset({"Progressing", "Scheduled", "ModelAvailable", "WorkloadReady"})
+#: Told by `Ready`, whose reason is theirs.
+_UNTOLD = frozenset({"WorkloadReady"})
+#: Conditions that turn good with every start.
+_QUIET_WHEN_GOOD = frozenset({"Progressing", "Scheduled", "ModelAvailable"})
+#: The way of every start, and what an installation is like.
+_ORDINARY = frozenset(
+    {"Loading", "Pending", "RollingOut", "Settled", "MonitoringAPIMissing", "Disabled"}
+)
+#: What the user asked for.
+_ASKED_FOR = frozenset({"Suspended", "ScaledToZero", "Disabled"})
 
 
 def flips(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[Flip]:
-    """What is worth an event: news that is bad, and what turned good again."""
+    """What is worth an event: bad news, and what turned good again. One for each reason."""
     before = {condition["type"]: condition for condition in old}
-    found = []
+    found: dict[str, Flip] = {}
     for condition in new:
-        kind, status = condition["type"], condition["status"]
+        kind, reason = condition["type"], condition["reason"]
         known = before.get(kind)
-        if known is not None and known["status"] == status:
+        if kind in _UNTOLD or (known is not None and known["status"] == condition["status"]):
             continue
-        bad = status == ("True" if kind in _BAD_WHEN_TRUE else "False")
-        first = known is None
-        if (first and not bad) or (not bad and kind in _QUIET):
-            continue
-        found.append(Flip(kind, condition["reason"], condition["message"], bad))
-    return found
+        bad = condition["status"] == ("True" if kind in _BAD_WHEN_TRUE else "False")
+        if _worth_telling(kind, reason, first=known is None, bad=bad):
+            warns = bad and reason not in _ASKED_FOR
+            found.setdefault(reason, Flip(kind, reason, condition["message"], warns))
+    return list(found.values())
+
+
+def _worth_telling(kind: str, reason: str, *, first: bool, bad: bool) -> bool:
+    if bad:
+        # A replica that served and now loads again is news.
+        return reason not in _ORDINARY or (kind == "Ready" and not first)
+    return not first and kind not in _QUIET_WHEN_GOOD
 
 
 def _cut(message: str) -> str:

@@ -206,7 +206,7 @@ def _progressing(spec: ModelDeploymentSpec, seen: Seen, counts: _Counts) -> Verd
         return no(kind, "Settled", "nothing is under way")
     found = _first_trouble(seen)
     if found is not None and found.stuck:
-        return no(kind, found.reason, "stands still until this is mended")
+        return no(kind, found.reason, f"stands still until this is mended: {found.message}")
     if counts.rolling and counts.ready:
         return yes(kind, "RollingOut", "new replicas take over")
     return yes(kind, "Loading", "replicas are starting")
@@ -243,6 +243,8 @@ def _phase(wanted: Wanted, verdicts: tuple[Verdict, ...], counts: _Counts) -> st
         return reason
     if by_type["Ready"].status == "True":
         return "Degraded" if by_type["Degraded"].status == "True" else "Ready"
+    if by_type["Scheduled"].status == "False":
+        return "Pending"
     if by_type["Progressing"].status == "True":
         return "Progressing" if counts.existing else "Pending"
     return "Failed"
