@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(plan: process.Plan, report: Report) -> int:
     logs.configure(plan.settings.log_level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells what we tell
     for check in report.checks:
         if check.level != "ok":
             log.warning("check", level=check.level, check=check.name, message=check.message)

@@ -11,20 +11,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory, Sampling
+from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory
 from ..stops import StopFilter
 from ..worker import Event
+from .job import Job
 from .rows import row_generator
 from .sampling import Row
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A prompt in tokens, checked to fit; `max_tokens` is at least 1."""
-
-    tokens: list[int]
-    max_tokens: int
-    sampling: Sampling
 
 
 @dataclass(slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base import (
     Activity,
@@ -20,10 +22,24 @@ from ..base import (
 )
 from ..worker import Worker
 from .args import Args
-from .batcher import Job, MlxBatcher
-from .model import Model, Tokens, load
+from .job import Job
+
+if TYPE_CHECKING:
+    # MLX takes seconds to import: done on the engine's thread, so that HTTP is up meanwhile.
+    from .batcher import MlxBatcher
+    from .model import Tokens
 
 _WARM_UP = Prompt(text="Hello, how are you today?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the event loop needs of the model that the thread owns."""
+
+    tokens: Tokens
+    context_length: int
+    bytes: int
+    details: dict[str, str]
 
 
 class MlxEngine:
@@ -54,11 +70,15 @@ class MlxEngine:
         progress(0, "loading weights")
         self._worker = worker = Worker[Job]("pippin-engine", self._clock)
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[Model] = loop.create_future()
+        loaded: asyncio.Future[_Facts] = loop.create_future()
 
         def make() -> MlxBatcher:
+            from .batcher import MlxBatcher
+            from .model import Tokens, load
+
             model = load(path, self._args)
-            loop.call_soon_threadsafe(loaded.set_result, model)
+            facts = _Facts(Tokens(model), model.context_length, model.bytes, model.details)
+            loop.call_soon_threadsafe(loaded.set_result, facts)
             return MlxBatcher(
                 model.weights,
                 model.tokenizer,
@@ -68,11 +88,11 @@ class MlxEngine:
             )
 
         await worker.start(make)
-        model = await loaded
-        self._tokens = Tokens(model)
-        self._context = self._usable_context(model.context_length)
+        facts = await loaded
+        self._tokens = facts.tokens
+        self._context = self._usable_context(facts.context_length)
         progress(100, "loaded")
-        return Loaded(context_length=self._context, bytes=model.bytes, details=model.details)
+        return Loaded(context_length=self._context, bytes=facts.bytes, details=facts.details)
 
     def _usable_context(self, of_model: int) -> int:
         wanted = self._wanted_context or of_model

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,14 +136,3 @@ class Tokens:
                 f"the model's chat template refuses these messages: {error}", "messages"
             ) from error
         return list(tokens)
-
-
-def declared_context(path: Path) -> int | None:
-    """What config.json says, before anything is loaded."""
-    config = json.loads((path / "config.json").read_text())
-    found = config.get("max_position_embeddings")
-    return int(found) if found else None
-
-
-def installed() -> bool:
-    return importlib.util.find_spec("mlx_lm") is not None

@@ -32,7 +32,7 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
         self._next_logprobs = nothing
         # The next tokens are computed while these are waited for and worked on.
         mx.async_eval(self._next_tokens)  # type: ignore[no-untyped-call]
-        tokens: list[int] = inputs.tolist()
+        tokens: list[int] = inputs.tolist()  # type: ignore[assignment]
         for seen, token in zip(self.tokens, tokens, strict=True):
             seen.append(token)
         return tokens, nothing

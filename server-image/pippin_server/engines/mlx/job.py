@@ -1,0 +1,16 @@
+"""What the event loop hands to the engine's thread; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..base import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prompt in tokens, checked to fit; `max_tokens` is at least 1."""
+
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
