@@ -2,8 +2,9 @@
 # What the scripts of hack/ share: where things lie and how they speak. Sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export HOME=${HOME:-~}
 # shellcheck disable=SC2034 # used by the scripts that source this file
-PIPPIN_CACHE=${PIPPIN_CACHE:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/pippin}
+PIPPIN_CACHE=${PIPPIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pippin}
 # shellcheck disable=SC2034
 VENV=$ROOT/.venv
 

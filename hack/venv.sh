@@ -30,8 +30,8 @@ install() {
 fingerprint() { cat "$ROOT/pyproject.toml" "$CONSTRAINTS" "$VENV/pyvenv.cfg" 2>/dev/null | sha256sum; }
 
 if [ -f "$STAMP" ] && [ "$(fingerprint)" = "$(cat "$STAMP")" ]; then exit 0; fi
-mkdir -p "$(dirname "$LOG")" "$ROOT/.pippin"
-exec 9>"$ROOT/.pippin/venv.lock"
+mkdir -p "$(dirname "$LOG")"
+exec 9<"$ROOT" # a lock that leaves no file
 flock 9
 if [ ! -x "$VENV/bin/python" ]; then
   python=$(find_python) || exit 1

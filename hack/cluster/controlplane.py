@@ -49,12 +49,16 @@ class ControlPlane:
         partial = state.with_name(f".{state.name}.partial")  # whole, or not there at all
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700, parents=True)
-        ports = Ports.free()
-        mark = {"ports": asdict(ports), "binaries": str(binaries), "durable": durable}
-        (partial / _MARK).write_text(json.dumps(mark, indent=1))
-        Credentials.create(partial / "pki")
-        cls(partial, binaries, ports, durable=durable)._write_kubeconfigs()
-        partial.rename(state)
+        try:
+            ports = Ports.free()
+            mark = {"ports": asdict(ports), "binaries": str(binaries), "durable": durable}
+            (partial / _MARK).write_text(json.dumps(mark, indent=1))
+            Credentials.create(partial / "pki")
+            cls(partial, binaries, ports, durable=durable)._write_kubeconfigs()
+            partial.rename(state)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
         return cls.open(state)
 
     @classmethod

@@ -85,6 +85,9 @@ class Stack:
         chosen = self.plane.state / "gateway-port"
         if not chosen.exists():
             chosen.write_text(str(gateway_port or free_port()))
+        # An install that was interrupted would lock the release for ever.
+        pending = "owner=helm,name=pippin,status in (pending-install,pending-upgrade)"
+        self.plane.kubectl("-n", NAMESPACE, "delete", "secret", "-l", pending)
         self._run(
             str(self.plane.binaries / "helm"),
             f"--kubeconfig={self.plane.kubeconfig}",

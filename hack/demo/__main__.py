@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import fcntl
 import http.client
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import openai
@@ -33,7 +34,7 @@ def main() -> int:
     state, story = arguments.state.absolute(), Story()
     act = steps.run if arguments.command == "up" else steps.remove
     try:
-        with _alone(state.parent / "demo.lock"):
+        with _alone(state.parent):
             act(state, story)
         return 0
     except KeyboardInterrupt:
@@ -52,15 +53,20 @@ def main() -> int:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One at a time works on a state directory."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+def _alone(home: Path) -> Iterator[None]:
+    """One at a time works in a directory, which goes when nothing is left in it."""
+    home.mkdir(parents=True, exist_ok=True)
+    directory = os.open(home, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failed(f"another make demo or demo-down is at work on {lock.parent}") from None
+            raise Failed(f"another make demo or demo-down is at work in {home}") from None
         yield
+    finally:
+        os.close(directory)
+        with suppress(OSError):
+            home.rmdir()
 
 
 def _failed(story: Story, why: str) -> None:

@@ -65,13 +65,13 @@ find_go() {
   say "$home/go/bin/go"
 }
 
-# compile PROGRAM INTO: one program. -p 2 and nice keep the machine usable and memory below 3 GB.
+# compile PROGRAM FILE: one program, instead of this shell. -p 2 and nice keep the machine usable and memory below 3 GB.
 compile() {
   local lines
   mapfile -t lines < <(recipe "$1")
   cd "$TOOLS/${lines[0]}"
-  nice -n 5 "$GO" build -p 2 -mod=readonly -trimpath -buildvcs=false \
-    -ldflags "${lines[2]}" -o "$2/$1" "${lines[1]}"
+  exec nice -n 5 "$GO" build -p 2 -mod=readonly -trimpath -buildvcs=false \
+    -ldflags "${lines[2]}" -o "$2" "${lines[1]}"
 }
 
 build_all() {
@@ -86,13 +86,15 @@ build_all() {
     number=$((number + 1)) log=$LOGS/$program.log
     # What an interrupted run has finished is kept.
     if [ -x "$partial/$program" ]; then continue; fi
-    if ! watched "$program ($number/${#PROGRAMS[@]})" "$log" compile "$program" "$partial"; then
+    if ! watched "$program ($number/${#PROGRAMS[@]})" "$log" \
+      compile "$program" "$partial/.$program"; then
       tail -n 15 "$log" >&2
       die "building $program failed; the whole log is $log" \
         "Killed or out of space: free memory or disk (the build wants 3 GB and 12 GB)." \
         "A module that cannot be fetched: check the network and 'go env GOPROXY'." \
         "Then run again: what is built already is kept."
     fi
+    mv "$partial/.$program" "$partial/$program"
   done
   mv "$partial" "$BIN"
 }
