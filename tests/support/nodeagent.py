@@ -21,6 +21,8 @@ from support.kubectl import Kubectl
 TOY = Path(__file__).with_name("toy_server.py")
 IMAGE = f"registry.invalid/any/pippin-server:{__version__}-toy"
 
+READY = {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 1}
+
 #: Quick, so that tests of waiting take little of it.
 QUICK = {
     "PIPPIN_NODE_BACKOFF_SECONDS": "1.5",
@@ -111,6 +113,7 @@ def container(*args: str, **fields: Any) -> dict[str, Any]:
     """A toy container; `serve` with a port named http unless args say other."""
     base: dict[str, Any] = {"name": "server", "image": IMAGE, "args": list(args or ("serve",))}
     if not args:
+        base["readinessProbe"] = READY
         base["ports"] = [{"name": "http", "containerPort": 8000}]
     return {**base, **fields}
 
@@ -143,3 +146,50 @@ def call(seen: dict[str, Any], path: str) -> bytes:
     """GET from the toy in the Pod."""
     with urlopen(endpoint(seen) + path, timeout=5) as answer:
         return bytes(answer.read())
+
+
+def ready(kubectl: Kubectl, name: str) -> dict[str, Any]:
+    """The Pod if it is Ready; an assertion that fails otherwise."""
+    seen = kubectl.json("get", "pod", name)
+    states = {c["type"]: c["status"] for c in seen["status"].get("conditions", [])}
+    assert states.get("Ready") == "True", seen["status"]
+    return dict(seen)
+
+
+def first(seen: dict[str, Any]) -> dict[str, Any]:
+    """The status of the Pod's first container; empty when there is none yet."""
+    statuses = seen["status"].get("containerStatuses") or [{}]
+    return dict(statuses[0])
+
+
+def waiting(kubectl: Kubectl, name: str) -> dict[str, str]:
+    """Why the Pod's first container waits; empty when it does not."""
+    state = first(kubectl.json("get", "pod", name)).get("state", {})
+    return dict(state.get("waiting", {}))
+
+
+def event_messages(kubectl: Kubectl, reason: str) -> list[str]:
+    found = kubectl.items("events", f"--field-selector=reason={reason}")
+    return [str(event["message"]) for event in found]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def processes_of(root: Path) -> list[int]:
+    """Every process that has the directory in its environment or command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        for file in ("environ", "cmdline"):
+            try:
+                if str(root).encode() in (entry / file).read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return sorted(set(found) - {os.getpid()})
