@@ -129,12 +129,13 @@ class Lifecycle:
         there = await self._deps.cluster.serves(SERVICEMONITOR)
         if there == installation.monitoring_api:
             return
-        log.info("api.changed", api=SERVICEMONITOR.api_version, there=there)
-        installation.monitoring_api = there
         if there:
+            # Just announced, it may not answer yet: the next look tries again.
             await self._read(SERVICEMONITOR)
         else:
             self._deps.store.replace(SERVICEMONITOR, (), 2**63)
+        log.info("api.changed", api=SERVICEMONITOR.api_version, there=there)
+        installation.monitoring_api = there
         self._wake_all(queue)
 
     def _wake_all(self, queue: WorkQueue[Ref]) -> None:
