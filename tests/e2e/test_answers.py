@@ -9,7 +9,7 @@ from support.manifests import key, model
 from support.traffic import stream_once
 
 #: What SmolLM2-135M-Instruct says, greedily, to the prompt below: the first words of its answer.
-STORY = "Once upon a time"
+STORY = "As the sun dipped into the horizon"
 STORY_PROMPT = "Write a short story about a cat."
 
 
