@@ -1,0 +1,90 @@
+"""A gateway as it runs in a Pod: its own process, told by a file, logged in by a token file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pippin_contract import native, wire
+from support.eventually import eventually
+from support.gateway import free_port, signing_pem
+
+
+@dataclass
+class Process:
+    """One running gateway."""
+
+    port: int
+    process: asyncio.subprocess.Process
+    log: Path
+    http: httpx.AsyncClient = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def get(self, path: str) -> httpx.Response:
+        """Fails the waiting probe, not the test, while nobody listens yet."""
+        try:
+            return await self.http.get(path)
+        except httpx.TransportError as error:
+            raise AssertionError(f"{error!r}; log: {self.log.read_text()[-2000:]}") from error
+
+    async def ready(self) -> None:
+        async def answers() -> bool:
+            return (await self.get("/ready")).status_code == 200
+
+        await eventually(answers, within=20)
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.get("/status")).json()
+        return found
+
+
+def configured(directory: Path, **config: Any) -> dict[str, str]:
+    """Files as a Pod has them under `directory`; returns the environment of a native Pod."""
+    signing = directory / wire.SIGNING_KEY_DIR.lstrip("/")
+    signing.mkdir(parents=True, exist_ok=True)
+    (signing / wire.SIGNING_CURRENT).write_bytes(signing_pem())
+    file = directory / wire.GATEWAY_CONFIG_FILE.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"version": 1, **config}))
+    return {native.ROOT: str(directory), native.BIND_HOST: "127.0.0.1"}
+
+
+@contextlib.asynccontextmanager
+async def gateway_process(
+    directory: Path, kubeconfig: Path, **config: Any
+) -> AsyncIterator[Process]:
+    """Started, not yet ready; ended at the end."""
+    port = free_port()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "KUBECONFIG": str(kubeconfig),
+        native.port_variable(wire.HTTP_PORT_NAME): str(port),
+        **configured(directory, **config),
+    }
+    log = directory / "gateway.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pippin_gateway", "run"),
+            env=environ,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+            yield Process(port=port, process=process, log=log, http=http)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -1,0 +1,178 @@
+"""What the gateway decides of one request, without sockets: resolve, balance, retry, times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pippin_edge.errors import ModelNotFound
+from pippin_gateway import usage
+from pippin_gateway.catalog.model import (
+    ApiKey,
+    Catalog,
+    ModelSpec,
+    PodState,
+    Replica,
+    Timeouts,
+    assemble,
+)
+from pippin_gateway.catalog.objects import patterns
+from pippin_gateway.routing import retry
+from pippin_gateway.routing.balance import SHUN_SECONDS, Balance
+from pippin_gateway.routing.resolve import nobody_ready, resolve, visible
+from pippin_gateway.routing.retry import Failure
+from pippin_gateway.routing.timeouts import Budget, Deadlines, budget
+
+
+def catalog(*specs: ModelSpec) -> Catalog:
+    return assemble((), specs, ())
+
+
+def spec(name: str, namespace: str = "a", **more: Any) -> ModelSpec:
+    return ModelSpec(namespace, name, more.pop("served", name), **more)
+
+
+def key(*globs: str, namespace: str = "a") -> ApiKey:
+    return ApiKey(namespace, "k", patterns(globs, namespace))
+
+
+def replica(n: int) -> Replica:
+    return Replica(id=f"r{n}", pod=f"p{n}", host="127.0.0.1", port=n)
+
+
+def test_a_served_name_or_an_alias_finds_the_model_in_the_keys_namespace_only() -> None:
+    found = catalog(spec("x", served="qwen", aliases=("gpt",)), spec("y", "b", served="llama"))
+    for name in ("qwen", "gpt"):
+        assert resolve(found, key("*"), name).spec.name == "x"
+    for name in ("x", "llama", "b/llama", "", "QWEN"):
+        with pytest.raises(ModelNotFound):
+            resolve(found, key("*"), name)
+
+
+def test_a_glob_on_any_name_opens_all_names_of_the_model() -> None:
+    found = catalog(spec("x", served="qwen-7b", aliases=("gpt-4o",)))
+    for glob in ("qwen-*", "gpt-4?", "a/qwen-7b", "*"):
+        assert resolve(found, key(glob), "gpt-4o")
+    for globs in ((), ("qwen",), ("QWEN-*",), ("b/qwen-7b",), ("[!qg]*",)):
+        with pytest.raises(ModelNotFound):
+            resolve(found, key(*globs), "qwen-7b")
+
+
+def test_two_claims_of_one_name_are_decided_by_age_and_never_by_order() -> None:
+    old, new = spec("old", served="m", created=1), spec("new", served="m", created=2)
+    alias = spec("alias", aliases=("m",), created=0)
+    for specs in ((old, new, alias), (alias, new, old)):
+        found = catalog(*specs)
+        assert resolve(found, key("*"), "m").spec.name == "old"
+        assert [m.spec.name for m in visible(found, key("*"))] == ["alias", "old"]
+
+
+def test_pods_belong_to_the_model_of_their_own_namespace() -> None:
+    pods = [
+        PodState("a", "m", replica(1)),
+        PodState("b", "m", replica(2)),
+        PodState("a", "m", None),
+    ]
+    found = assemble((), [spec("m"), spec("m", "b")], pods)
+    assert resolve(found, key("*"), "m").replicas == (replica(1),)
+    assert found.replica_ids == {"r1", "r2"}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"suspended": True, "wanted": 0}, "suspended"),
+        ({"wanted": 0}, "scaled to zero"),
+        ({"reason": "Loading"}, "loading"),
+        ({"reason": "OutOfMemory"}, "out of memory"),
+        ({"reason": "SomethingNew"}, "none has become ready"),
+        ({}, "none has become ready"),
+    ],
+)
+def test_the_refusal_says_why_nobody_is_ready(state: dict[str, Any], words: str) -> None:
+    model = resolve(catalog(spec("m", **state)), key("*"), "m")
+    error = nobody_ready(model)
+    assert words in error.message and error.code == "no_ready_replicas"
+    assert error.retry_after
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+def test_the_least_busy_replica_is_picked(loads: list[int]) -> None:
+    balance, replicas = Balance(), [replica(n) for n in range(len(loads))]
+    for one, load in zip(replicas, loads, strict=True):
+        for _ in range(load):
+            balance.began(one)
+    picked = balance.pick(replicas, set(), 0)
+    assert picked is not None and loads[replicas.index(picked)] == min(loads)
+
+
+def test_ties_go_round_and_what_ended_counts_no_more() -> None:
+    balance, replicas = Balance(), [replica(n) for n in range(3)]
+    assert {balance.pick(replicas, (), 0) for _ in range(3)} == set(replicas)
+    balance.began(replicas[0])
+    balance.ended(replicas[0])
+    assert balance.in_flight == 0 and not balance._in_flight
+
+
+def test_one_that_failed_is_passed_over_for_a_moment_while_there_is_another() -> None:
+    balance, replicas = Balance(), [replica(0), replica(1)]
+    balance.failed(replicas[0], 10)
+    balance.began(replicas[1])
+    assert balance.pick(replicas, (), 11) == replicas[1]
+    assert balance.pick(replicas[:1], (), 11) == replicas[0]
+    assert balance.pick(replicas, (), 10 + SHUN_SECONDS) == replicas[0]
+
+
+def test_nobody_is_asked_twice() -> None:
+    balance, replicas = Balance(), [replica(0), replica(1)]
+    assert balance.pick(replicas, {"r0"}, 0) == replicas[1]
+    assert balance.pick(replicas, {"r0", "r1"}, 0) is None
+    assert balance.pick([], (), 0) is None
+
+
+def test_only_what_computed_nothing_is_tried_again_and_only_once() -> None:
+    again = {kind for kind in Failure if retry.again(kind, 1)}
+    assert again == {
+        Failure.CONNECT,
+        Failure.CONNECT_TIMEOUT,
+        Failure.RESET,
+        Failure.UNAVAILABLE,
+    }
+    assert not any(retry.again(kind, 2) for kind in Failure)
+
+
+DEFAULT = Budget(connect=5, first_token=30, stream_idle=120, total=300)
+
+
+def test_the_models_times_go_before_the_gateways() -> None:
+    assert budget(Timeouts(), DEFAULT) == DEFAULT
+    mine = budget(Timeouts(first_token=2, total=9), DEFAULT)
+    assert mine == Budget(connect=5, first_token=2, stream_idle=120, total=9)
+
+
+def test_every_phase_ends_with_the_total_at_the_latest() -> None:
+    times = Deadlines(DEFAULT, 100, streams=True)
+    assert times.connect(100) == (105, Failure.CONNECT_TIMEOUT)
+    assert times.answer(101) == (131, Failure.FIRST_TOKEN_TIMEOUT)
+    assert times.next_part(140) == (260, Failure.IDLE_TIMEOUT)
+    assert times.next_part(399) == (400, Failure.TOTAL_TIMEOUT)
+    whole = Deadlines(DEFAULT, 100, streams=False)
+    assert whole.answer(101) == (400, Failure.TOTAL_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        (b'{"usage":{"prompt_tokens":3,"completion_tokens": 4,"total_tokens":7}}', (3, 4)),
+        (b'{"usage": {"prompt_tokens": 3, "total_tokens": 3}}', (3, 0)),
+        (b'data: {"choices":[],"usage":null}\n\n', None),
+        (b'{"content":"\\"prompt_tokens\\": 9"}', None),
+        (b'{"content":"x"}', None),
+        (b'{"usage":{"prompt_tokens":null}}', None),
+    ],
+)
+def test_usage_is_read_from_the_bytes(part: bytes, found: tuple[int, int] | None) -> None:
+    assert usage.find(part) == found
