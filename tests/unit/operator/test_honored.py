@@ -1,0 +1,76 @@
+"""Every field does something, or is named as one that does not yet."""
+
+import pytest
+
+from pippin_operator.api.apikey import APIKeySpec
+from pippin_operator.api.honored import engine, unsupported_by_key, unsupported_by_model
+from support.models import a_spec
+
+REPORTED = [
+    ({"model": {"adapters": [{"name": "a", "uri": "hf://a/b"}]}}, "model.adapters"),
+    ({"model": {"uri": "s3://bucket/x"}}, "model.uri"),
+    ({"model": {"uri": "oci://registry/x"}}, "model.uri"),
+    ({"model": {"task": "embedding"}}, "model.task"),
+    ({"engine": {"type": "vllm"}}, "engine.type"),
+    ({"accelerator": {"type": "nvidia"}}, "engine.type"),
+    ({"engine": {"type": "external", "external": {"url": "https://x"}}}, "engine.external"),
+    ({"engine": {"type": "mlx", "echo": {"seed": 1}}}, "engine.echo"),
+    ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
+    ({"limits": {"rpm": 1}}, "limits.rpm"),
+    ({"limits": {"tpm": 1}}, "limits.tpm"),
+    ({"timeouts": {"request": "1s"}}, "timeouts.request"),
+    ({"retries": {}}, "retries"),
+    ({"circuitBreaker": {}}, "circuitBreaker"),
+    ({"fallbacks": ["x"]}, "fallbacks"),
+    ({"responseCache": {"enabled": True}}, "responseCache"),
+    ({"batching": {}}, "batching"),
+    ({"promptCache": {}}, "promptCache"),
+    ({"storage": {}}, "storage"),
+    ({"auth": {"required": False}}, "auth.required"),
+]
+HONORED = [
+    {"engine": {"type": "echo", "echo": {"seed": 1}}},
+    {"limits": {"concurrency": 1, "queue": 1}},
+    {"timeouts": {"connect": "1s", "queue": "1s", "firstToken": "1s", "total": "2s"}},
+    {"responseCache": {"enabled": False}},
+    {"auth": {"required": True}},
+    {"replicas": 3, "suspend": True, "nodeSelector": {"a": "b"}},
+    {"model": {"name": "x", "aliases": ["y"], "contextLength": 5}},
+]
+
+
+@pytest.mark.parametrize(("spec", "field"), REPORTED)
+def test_a_field_without_effect_is_reported(spec, field):
+    assert unsupported_by_model(a_spec(**spec)) == (field,)
+
+
+@pytest.mark.parametrize("spec", HONORED)
+def test_a_field_with_effect_is_not(spec):
+    assert unsupported_by_model(a_spec(**spec)) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"models": ["team-b/embed"]}, "models (of other namespaces)"),
+        ({"limits": {"tpm": 1}}, "limits.tpm"),
+        ({"limits": {"concurrency": 1}}, "limits.concurrency"),
+        ({"limits": {"tokensPerDay": 1}}, "limits.tokensPerDay"),
+        ({"rotation": {"interval": "720h"}}, "rotation"),
+        ({"priority": "batch"}, "priority"),
+    ],
+)
+def test_a_field_of_a_key_without_effect_is_reported(spec, field):
+    assert unsupported_by_key(APIKeySpec.model_validate(spec)) == (field,)
+
+
+def test_a_plain_key_is_honored():
+    spec = {"models": ["qwen-*"], "limits": {"rpm": 1}, "expiresAt": "2030-01-01T00:00:00Z"}
+    assert unsupported_by_key(APIKeySpec.model_validate(spec)) == ()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "name"), [("nvidia", "vllm"), ("amd", "vllm"), ("apple", "mlx"), ("cpu", "mlx")]
+)
+def test_the_engine_follows_the_accelerator(accelerator, name):
+    assert engine(a_spec(accelerator={"type": accelerator})) == name
