@@ -1,3 +1,30 @@
-"""Fixtures that more than one layer of tests uses."""
+"""Fixtures that more than one layer of tests uses, and how a run ends."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
 
 pytest_plugins = ["support.apiserver"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each layer took."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[Path(report.nodeid).parts[1]] += round(report.duration)
+    told = ", ".join(f"{layer} {total} s" for layer, total in sorted(seconds.items()))
+    terminalreporter.write_line(f"time by layer: {told}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In continuous integration a skipped test is a failed run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter and reporter.stats.get("skipped"):
+        reporter.write_line("\nCI=true: a test was skipped, so the run fails", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,106 @@
+"""Weights from a GGUF file are the ones that went into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+import weights
+from safetensors.numpy import load_file
+
+HIDDEN, HEADS, KEY_VALUE_HEADS, HEAD = 8, 2, 1, 4
+
+
+def interleaved(rows: numpy.ndarray, heads: int) -> numpy.ndarray:
+    """What llama.cpp's converter does to the rows of q and k."""
+    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, rows.shape[1])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+@pytest.fixture
+def original() -> dict[str, numpy.ndarray]:
+    random = numpy.random.default_rng(0)
+    shapes = {
+        "model.embed_tokens.weight": (3, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "model.layers.0.self_attn.q_proj.weight": (HEADS * HEAD, HIDDEN),
+        "model.layers.0.self_attn.k_proj.weight": (KEY_VALUE_HEADS * HEAD, HIDDEN),
+        "model.layers.0.mlp.down_proj.weight": (HIDDEN, 16),
+    }
+    return {name: random.random(s, dtype=numpy.float32) for name, s in shapes.items()}
+
+
+@pytest.fixture
+def file(tmp_path: Path, original: dict[str, numpy.ndarray]) -> Path:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(1)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_VALUE_HEADS)
+    writer.add_feed_forward_length(16)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_context_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_token_list(["<s>", "a", "b"])
+    writer.add_token_types([3, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_chat_template("{{ messages }}")
+    for name, values in original.items():
+        for part, heads in (("q_proj", HEADS), ("k_proj", KEY_VALUE_HEADS)):
+            if part in name:
+                values = interleaved(values, heads)
+        writer.add_tensor(gguf_name(name), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_name(name: str) -> str:
+    return {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "model.layers.0.self_attn.q_proj.weight": "blk.0.attn_q.weight",
+        "model.layers.0.self_attn.k_proj.weight": "blk.0.attn_k.weight",
+        "model.layers.0.mlp.down_proj.weight": "blk.0.ffn_down.weight",
+    }[name]
+
+
+def test_every_tensor_comes_back_as_it_was(
+    tmp_path: Path, file: Path, original: dict[str, numpy.ndarray]
+) -> None:
+    weights.convert(file, tmp_path)
+    converted = load_file(tmp_path / "model.safetensors")
+    assert converted.keys() == original.keys()
+    for name, values in original.items():
+        numpy.testing.assert_array_equal(converted[name], values, err_msg=name)
+
+
+def test_the_configs_say_what_the_file_says(tmp_path: Path, file: Path) -> None:
+    weights.convert(file, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["num_key_value_heads"] == KEY_VALUE_HEADS
+    assert config["max_position_embeddings"] == 64
+    assert config["tie_word_embeddings"] is True
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert tokenizer["model"]["merges"] == [["a", "b"]]
+    assert [token["content"] for token in tokenizer["added_tokens"]] == ["<s>"]
+    assert (
+        "messages" in json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"]
+    )
+
+
+def test_prepared_weights_are_not_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPPIN_CACHE", str(tmp_path))
+    there = weights.home() / weights.NAME
+    there.mkdir(parents=True)
+    said: list[str] = []
+    assert weights.prepare(said.append) == there
+    assert said == []
