@@ -24,7 +24,9 @@ find_python() {
 
 install() {
   "$VENV/bin/python" -m pip install -q --disable-pip-version-check -c "$CONSTRAINTS" uv
-  "$VENV/bin/uv" pip install --python "$VENV/bin/python" -c "$CONSTRAINTS" -e "${ROOT}[dev]"
+  # The system's certificates, as pip takes them: there may be an authority of the house among them.
+  "$VENV/bin/uv" pip install --system-certs --python "$VENV/bin/python" -c "$CONSTRAINTS" \
+    -e "${ROOT}[dev]"
 }
 
 fingerprint() { cat "$ROOT/pyproject.toml" "$CONSTRAINTS" "$VENV/pyvenv.cfg" 2>/dev/null | sha256sum; }
