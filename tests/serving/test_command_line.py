@@ -1,0 +1,87 @@
+"""The command line and the environment: standalone servers, `check`, the older names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pippin_contract.serverconfig import dump
+from support.servers import free_port, mlx_config, run_cli, started
+
+
+async def test_a_directory_is_served_under_its_own_name(tmp_path: Path, tiny_model: Path) -> None:
+    async with started(tmp_path, ["--model", str(tiny_model)]) as server:
+        (model,) = (await server.get("/v1/models")).json()["data"]
+        assert model["id"] == "tiny"
+        answer = await server.post(
+            "/v1/completions", {"model": "tiny", "prompt": "hello", "max_tokens": 3}
+        )
+        assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+async def test_the_names_of_earlier_servers_keep_working(tmp_path: Path, tiny_model: Path) -> None:
+    env = {
+        "MODEL_PATH": str(tiny_model),
+        "CONTEXT_LENGTH": "100",
+        "MAX_CONCURRENCY": "3",
+        "MLX_WARMUP": "false",
+    }
+    async with started(tmp_path, ["--name", "mine"], env=env) as server:
+        (model,) = (await server.get("/v1/models")).json()["data"]
+        assert (model["id"], model["context_length"]) == ("mine", 100)
+        assert (await server.get("/v1/queue/stats")).json()["max_concurrency"] == 3
+        health = (await server.get("/health")).json()
+        assert (health["warmup_enabled"], health["warmup_completed"]) == (False, False)
+
+
+def test_check_reports_a_good_config(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "server.json").write_text(dump(mlx_config(tiny_model)))
+    port = str(free_port())
+    done = run_cli("check", "--config", str(tmp_path / "server.json"), "--port", port, "--json")
+    assert done.returncode == 0, done.stdout
+    report = json.loads(done.stdout)
+    assert report["valid"] is True
+    assert (report["errors"], report["warnings"]) == ([], [])
+    assert {check["name"] for check in report["checks"]} == {"engine", "port", "model"}
+
+
+def test_check_reports_everything_wrong_at_once(tmp_path: Path) -> None:
+    config = mlx_config(tmp_path / "nothing", engine_args=("--turbo",))
+    (tmp_path / "server.json").write_text(dump(config))
+    arguments = ["check", "--config", str(tmp_path / "server.json"), "--host", "0.0.0.0"]
+    as_json = run_cli(*arguments, "--port", str(free_port()), "--json")
+    assert as_json.returncode == 78
+    report = json.loads(as_json.stdout)
+    assert report["valid"] is False
+    assert len(report["errors"]) == 2
+    assert any("--turbo" in error for error in report["errors"])
+    assert any("no such directory" in error for error in report["errors"])
+    assert any("everyone who reaches" in warning for warning in report["warnings"])
+    as_text = run_cli(*arguments, "--port", str(free_port()))
+    assert "2 to mend" in as_text.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "named"),
+    [
+        (["--port", "70000", "--engine", "echo"], {"MAX_CONCURRENCY": "x"}, "port"),
+        (["--port", "70000", "--engine", "echo"], {"MAX_CONCURRENCY": "x"}, "MAX_CONCURRENCY"),
+        ([], {}, "--model"),
+        (["--config", "/nowhere/server.json"], {}, "server.json"),
+        (["--engine", "echo"], {"PIPPIN_SERVER_API_KEYS_FILE": "/nowhere/keys"}, "api_keys_file"),
+    ],
+)
+def test_settings_that_are_wrong_are_named(
+    arguments: list[str], env: dict[str, str], named: str
+) -> None:
+    done = run_cli("check", *arguments, env=env)
+    assert done.returncode == 78
+    assert named in done.stderr
+
+
+def test_drain_without_a_server_fails(tmp_path: Path) -> None:
+    done = run_cli("drain", "--port", str(free_port()))
+    assert done.returncode == 1
+    assert "nothing to drain" in done.stderr
