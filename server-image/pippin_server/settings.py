@@ -45,40 +45,114 @@ class Settings(BaseSettings):
         case_sensitive=True,
     )
 
-    config: Path | None = Field(default=None, validation_alias=_names("CONFIG"))
-    model: str = Field(default="", validation_alias=_names("MODEL", "MODEL_PATH"))
-    name: str = Field(default="", validation_alias=_names("NAME"))
-    engine: EngineName | None = Field(default=None, validation_alias=_names("ENGINE"))
-    engine_args: tuple[str, ...] = Field(default=(), validation_alias=_names("ENGINE_ARGS"))
-    echo: EchoConfig = Field(default=EchoConfig(), validation_alias=_names("ECHO"))
-    host: str = Field(default="", validation_alias=_names("HOST", "SERVER_HOST"))
+    config: Path | None = Field(
+        default=None,
+        validation_alias=_names("CONFIG"),
+        description="The operator's file (ServerConfig); without it the server stands alone.",
+    )
+    model: str = Field(
+        default="",
+        validation_alias=_names("MODEL", "MODEL_PATH"),
+        description="Directory with the weights, or hf://organisation/name@revision.",
+    )
+    name: str = Field(
+        default="",
+        validation_alias=_names("NAME"),
+        description="Name that clients ask for; empty: the directory's.",
+    )
+    engine: EngineName | None = Field(
+        default=None, validation_alias=_names("ENGINE"), description="mlx or echo; absent: mlx."
+    )
+    engine_args: tuple[str, ...] = Field(
+        default=(),
+        validation_alias=_names("ENGINE_ARGS"),
+        description="Arguments of the engine, as a JSON list.",
+    )
+    echo: EchoConfig = Field(
+        default=EchoConfig(),
+        validation_alias=_names("ECHO"),
+        description="Knobs of the echo engine, as a JSON object.",
+    )
+    host: str = Field(
+        default="",
+        validation_alias=_names("HOST", "SERVER_HOST"),
+        description="Address to listen on; empty: all when callers need a key, else loopback.",
+    )
     port: int = Field(
-        default=SERVER_PORT, ge=0, le=65535, validation_alias=_names("PORT", "SERVER_PORT")
+        default=SERVER_PORT,
+        ge=0,
+        le=65535,
+        validation_alias=_names("PORT", "SERVER_PORT"),
+        description="Port to listen on.",
     )
     max_concurrency: int | None = Field(
-        default=None, ge=1, le=1024, validation_alias=_names("MAX_CONCURRENCY", "MAX_CONCURRENCY")
+        default=None,
+        ge=1,
+        le=1024,
+        validation_alias=_names("MAX_CONCURRENCY", "MAX_CONCURRENCY"),
+        description="Requests that are worked on at once; absent: the file's.",
     )
-    max_queue: int | None = Field(default=None, ge=0, validation_alias=_names("MAX_QUEUE"))
+    max_queue: int | None = Field(
+        default=None,
+        ge=0,
+        validation_alias=_names("MAX_QUEUE"),
+        description="Requests that may wait; absent: the file's.",
+    )
     context_length: int | None = Field(
-        default=None, ge=1, validation_alias=_names("CONTEXT_LENGTH", "CONTEXT_LENGTH")
+        default=None,
+        ge=1,
+        validation_alias=_names("CONTEXT_LENGTH", "CONTEXT_LENGTH"),
+        description="Most tokens of prompt and answer; absent: the model's.",
     )
-    warmup: bool = Field(default=True, validation_alias=_names("WARMUP", "MLX_WARMUP"))
-    api_keys_file: Path | None = Field(default=None, validation_alias=_names("API_KEYS_FILE"))
-    cache_dir: Path = Field(default=Path(CACHE_DIR), validation_alias=_names("CACHE_DIR"))
+    warmup: bool = Field(
+        default=True,
+        validation_alias=_names("WARMUP", "MLX_WARMUP"),
+        description="Make one token before the server is ready.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        validation_alias=_names("API_KEYS_FILE"),
+        description="File with one key a line, for a server without a gateway.",
+    )
+    cache_dir: Path = Field(
+        default=Path(CACHE_DIR),
+        validation_alias=_names("CACHE_DIR"),
+        description="Where downloaded weights go.",
+    )
     max_body_bytes: int = Field(
-        default=8 * 1024 * 1024, ge=1024, validation_alias=_names("MAX_BODY_BYTES")
+        default=8 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_names("MAX_BODY_BYTES"),
+        description="Largest JSON body.",
     )
     max_media_bytes: int = Field(
-        default=25 * 1024 * 1024, ge=1024, validation_alias=_names("MAX_MEDIA_BYTES")
+        default=25 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_names("MAX_MEDIA_BYTES"),
+        description="Largest body with media.",
     )
-    body_timeout: float = Field(default=30, gt=0, validation_alias=_names("BODY_TIMEOUT"))
+    body_timeout: float = Field(
+        default=30,
+        gt=0,
+        validation_alias=_names("BODY_TIMEOUT"),
+        description="Seconds in which a body must arrive.",
+    )
     drain_timeout: float | None = Field(
-        default=None, ge=0, validation_alias=_names("DRAIN_TIMEOUT")
+        default=None,
+        ge=0,
+        validation_alias=_names("DRAIN_TIMEOUT"),
+        description="Seconds for answers under way when the server ends; absent: the file's.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", validation_alias=_names("LOG_LEVEL")
+        default="info",
+        validation_alias=_names("LOG_LEVEL"),
+        description="Lines with less weight are not written.",
     )
-    access_log: bool = Field(default=True, validation_alias=_names("ACCESS_LOG"))
+    access_log: bool = Field(
+        default=True,
+        validation_alias=_names("ACCESS_LOG"),
+        description="Write one line for each request.",
+    )
 
 
 def load(flags: Mapping[str, Any]) -> Settings:

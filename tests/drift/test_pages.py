@@ -63,6 +63,12 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert named <= targets, page
 
 
+@pytest.mark.parametrize("program", docs.PROGRAMS)
+def test_every_setting_says_what_it_means(program: str) -> None:
+    fields = docs.PROGRAMS[program].model_fields
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
 def test_every_metric_that_is_named_exists() -> None:
     known = set(re.findall(r"`(pippin_\w+)`", docs.metrics_page()))
     for page in PAGES:
