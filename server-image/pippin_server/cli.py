@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(plan: process.Plan, report: Report) -> int:
     logs.configure(plan.settings.log_level)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells what we tell
+    for library in ("uvicorn", "httpx", "httpx2"):  # they tell what we tell
+        logging.getLogger(library).setLevel(logging.WARNING)
     for check in report.checks:
         if check.level != "ok":
             log.warning("check", level=check.level, check=check.name, message=check.message)

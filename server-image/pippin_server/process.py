@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from pippin_contract import wire
+from pippin_contract import native, wire
 from pippin_contract.serverconfig import ServerConfig
 from pippin_edge import serving
 from pippin_edge.access_log import LineWriter
@@ -85,7 +85,7 @@ async def _load(plan: Plan, server: Server, engine: Engine, stop: asyncio.Event)
         if registry.needs_weights(plan.config):
             path = await loader.locate(
                 plan.config.model,
-                plan.settings.cache_dir,
+                native.resolve(str(plan.settings.cache_dir), told.environment()),
                 told.environment(),
                 lifecycle.advance,
             )

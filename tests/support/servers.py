@@ -46,6 +46,10 @@ def mlx_config(path: Path, **fields: Any) -> ServerConfig:
     return ServerConfig(**{**defaults, **fields}, model=model)
 
 
+class Ended(Exception):
+    """The server is not there any more; its last words."""
+
+
 @dataclass
 class Running:
     """A server process."""
@@ -94,7 +98,8 @@ class Running:
         return await self._status("/livez") is not None
 
     async def _status(self, path: str) -> int | None:
-        assert self.process.poll() is None, f"exit {self.process.returncode}: {self.log[-3000:]}"
+        if self.process.poll() is not None:
+            raise Ended(f"exit {self.process.returncode}: {self.log[-3000:]}")
         try:
             return (await self.get(path)).status_code
         except httpx.TransportError:

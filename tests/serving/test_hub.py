@@ -1,0 +1,83 @@
+"""Weights from a hub: fetched, and every way in which they cannot be is told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pippin_contract.serverconfig import ModelConfig, ServerConfig
+from support.hub import Hub, hub
+from support.servers import Running, mlx_config, serving
+
+REPOSITORY = "team/tiny"
+TOKEN = "hf_secretsecretsecret"
+
+
+@pytest.fixture
+def a_hub(tiny_model: Path) -> Iterator[Hub]:
+    with hub(REPOSITORY, tiny_model, TOKEN) as running:
+        yield running
+
+
+def a_config(tmp_path: Path, uri: str, token: str | None = TOKEN) -> ServerConfig:
+    token_file = ""
+    if token is not None:
+        (tmp_path / "token").write_text(token + "\n")
+        token_file = str(tmp_path / "token")
+    model = ModelConfig(uri=uri, token_file=token_file)
+    return mlx_config(Path("unused")).model_copy(update={"model": model})
+
+
+def surroundings(tmp_path: Path, url: str) -> dict[str, str]:
+    # A hub that cannot be reached is tried for long by default.
+    return {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(tmp_path / "home"),
+        "PIPPIN_SERVER_CACHE_DIR": str(tmp_path / "cache"),
+    }
+
+
+async def test_a_model_is_fetched_with_the_token_and_served(tmp_path: Path, a_hub: Hub) -> None:
+    config = a_config(tmp_path, f"hf://{REPOSITORY}@main")
+    async with serving(tmp_path, config, env=surroundings(tmp_path, a_hub.url)) as server:
+        answer = await server.post(
+            "/v1/completions", {"model": "tiny", "prompt": "hello", "max_tokens": 3}
+        )
+        assert answer.status_code == 200
+    assert "model.safetensors" in a_hub.downloads
+    assert list((tmp_path / "cache").rglob("model.safetensors"))
+
+
+async def ended(server: Running) -> tuple[int, str]:
+    return await server.exit_code(within=60), server.termination_message
+
+
+@pytest.mark.parametrize(
+    ("uri", "token", "reason"),
+    [
+        (f"hf://{REPOSITORY}@main", None, "ModelSourceUnauthorized"),
+        (f"hf://{REPOSITORY}@main", "hf_wrongwrongwrong", "ModelSourceUnauthorized"),
+        (f"hf://{REPOSITORY}@v9", TOKEN, "ModelSourceNotFound"),
+        ("hf://team/other@main", TOKEN, "ModelSourceNotFound"),
+        ("hf://nonsense", TOKEN, "ModelSourceNotFound"),
+    ],
+)
+async def test_a_source_that_will_not_do_ends_the_process_for_good(
+    tmp_path: Path, a_hub: Hub, uri: str, token: str | None, reason: str
+) -> None:
+    config = a_config(tmp_path, uri, token)
+    env = surroundings(tmp_path, a_hub.url)
+    async with serving(tmp_path, config, wait="no", env=env) as server:
+        code, message = await ended(server)
+        assert (code, message.partition(":")[0]) == (78, reason)
+        assert "hf_" not in message + server.log
+
+
+async def test_a_hub_out_of_reach_is_worth_another_try(tmp_path: Path) -> None:
+    config = a_config(tmp_path, f"hf://{REPOSITORY}@main")
+    env = surroundings(tmp_path, "http://127.0.0.1:9")
+    async with serving(tmp_path, config, wait="no", env=env) as server:
+        code, message = await ended(server)
+        assert (code, message.partition(":")[0]) == (75, "ModelSourceUnreachable")
