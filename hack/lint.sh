@@ -9,6 +9,7 @@ PATH=$VENV/bin:$PATH
 ruff check
 ruff format --check
 mypy
+mypy hack/docs.py hack/generate-crds.py
 lint-imports --no-logo
 unused=$(vulture | grep -vE "unused (variable|attribute) '.*' \(60%" || true)
 if [ -n "$unused" ]; then die "dead code:" "$unused"; fi
