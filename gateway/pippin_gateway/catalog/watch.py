@@ -12,6 +12,7 @@ list only when the server says that its version is gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -104,6 +105,7 @@ def _keep_alive() -> list[tuple[int, int, int]]:
 
 async def watch_all(cluster: Cluster, store: CatalogStore) -> None:
     """Follow every kind until cancelled."""
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     async with cluster.client() as client, asyncio.TaskGroup() as group:
         for kind in _PATHS:
             group.create_task(Watch(client, store, kind).run())
