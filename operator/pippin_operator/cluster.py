@@ -26,6 +26,7 @@ from .telemetry import Metrics
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 500
 _TIMEOUT = 30
+_CONNECTIONS = 32
 #: Seconds after which credentials are read from their files again: tokens are rotated there.
 _CREDENTIALS_LIFE = 60
 
@@ -197,7 +198,9 @@ class Cluster:
     ) -> tuple[int, bytes]:
         configuration = await self.credentials.fresh()
         if self._client is None:
-            configuration.connection_pool_maxsize = 64
+            configuration.connection_pool_maxsize = _CONNECTIONS
+            # Proxies and ~/.netrc would be looked up in a thread for every request.
+            configuration.client_session_kwargs = {"trust_env": False}
             self._client = ApiClient(configuration)
         headers = {"Content-Type": content, "Accept": "application/json"}
         if token := _token(configuration):

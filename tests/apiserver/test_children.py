@@ -196,25 +196,48 @@ async def test_with_autoscaling_somebody_elses_replicas_stay(
     assert "autoscaling" in honored["message"]
 
 
+THEIRS = [
+    ("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "yes"}}),
+    (
+        "services",
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "spec": {"ports": [{"port": 80}], "selector": {"app": "mine"}},
+        },
+    ),
+    (
+        "deployments",
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "spec": {
+                "selector": {"matchLabels": {"app": "mine"}},
+                "template": {
+                    "metadata": {"labels": {"app": "mine"}},
+                    "spec": {"containers": [{"name": "server", "image": "mine:1"}]},
+                },
+            },
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "theirs"), THEIRS, ids=[kind for kind, _ in THEIRS])
 async def test_another_objects_name_is_not_taken_over(
-    cluster: Cluster, operator: Operator, namespace: str
+    cluster: Cluster, operator: Operator, namespace: str, kind: str, theirs: dict[str, Any]
 ):
-    theirs = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "tiny-server", "namespace": namespace},
-        "data": {"mine": "yes"},
-    }
-    cluster.create("configmaps", theirs)
+    name = dict(CHILDREN)[kind]
+    theirs = {**theirs, "metadata": {"name": name, "namespace": namespace}}
+    before = cluster.create(kind, theirs)
     cluster.create("modeldeployments", model("tiny", namespace))
     ready = await eventually(
         lambda: cluster.condition("modeldeployments", namespace, "tiny", "Ready"),
         until=lambda c: c.get("reason") == "NameTaken",
     )
-    assert "ConfigMap tiny-server exists and is not Pippin's" in ready["message"]
-    live = cluster.get("configmaps", namespace, "tiny-server")
-    assert live["data"] == {"mine": "yes"}
-    assert "ownerReferences" not in live["metadata"]
+    assert f"{theirs['kind']} {name} exists and is not Pippin's" in ready["message"]
+    after = cluster.get(kind, namespace, name)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
 async def test_nothing_is_stored_on_the_users_objects(cluster: Cluster, tiny: str):

@@ -27,7 +27,6 @@ Task = Literal["chat", "completion", "embedding", "transcription", "image"]
 EngineType = Literal["mlx", "vllm", "echo", "external"]
 AcceleratorType = Literal["nvidia", "amd", "apple", "cpu"]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 Counted = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 _URI = r"^(hf|pvc|s3|oci|file)://.+"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import structlog
@@ -173,9 +173,23 @@ class _ForEver:
             yield 1
 
 
+class _NoMemory(kopf.DiffBaseStorage):
+    """kopf compares every object with its last state, for kinds of handlers that are not used."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("nothing is stored on users' objects")
+
+
 def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoMemory()
     # Kinds are looked for by us; no right to watch CRDs or namespaces is needed.
     settings.scanning.disabled = True
     settings.networking.error_backoffs = _ForEver()

@@ -10,15 +10,11 @@ import structlog
 from ..api.resources import APIKEY, MODELDEPLOYMENT, Ref
 from ..errors import ApiError, InvalidSpec, NotYet
 from ..reconcile import apikey, modeldeployment
-from ..reconcile.children import NameInUse
 from ..reconcile.deps import Deps
 from ..telemetry import Metrics
 from ..workqueue import DONE, FAILED, Outcome
 
 log = structlog.get_logger(__name__)
-
-#: Seconds after which a name that somebody else's object has is tried again.
-_NAME_IN_USE = 15
 
 
 def worker(deps: Deps, metrics: Metrics) -> Callable[[Ref], Awaitable[Outcome]]:
@@ -44,9 +40,6 @@ async def _guarded(deps: Deps, ref: Ref) -> tuple[str, Outcome]:
     except NotYet as error:
         log.info("reconcile.not_yet", why=str(error), after=error.after)
         return "not_yet", Outcome(again=error.after)
-    except NameInUse as error:
-        log.warning("reconcile.name_in_use", why=str(error))
-        return "name_in_use", Outcome(again=_NAME_IN_USE)
     except ApiError as error:
         log.warning("reconcile.refused", status=error.status, why=str(error))
         return "refused", FAILED

@@ -8,15 +8,31 @@ from typing import Any
 
 import structlog
 
-from ..api.resources import CHILDREN, MODELDEPLOYMENT, Manifest, Ref, Resource
+from ..api.resources import (
+    CHILDREN,
+    CONFIGMAP,
+    MODELDEPLOYMENT,
+    SERVICE,
+    Manifest,
+    Ref,
+    Resource,
+)
 from ..drift import first_difference
-from ..errors import NotFound, OperatorError
+from ..errors import Conflict, NotYet
 from .deps import Deps
 
 log = structlog.get_logger(__name__)
 
 
-class NameInUse(OperatorError):
+#: Made by POST, which never touches what is there already. Others are applied: another's object
+#: under the name has fields (the selector) that its owner set otherwise, and that is a conflict;
+#: and a field of theirs that we want no more can only go if it was applied.
+_CREATED = (CONFIGMAP, SERVICE)
+#: Seconds after which a name that somebody else's object has is tried again.
+_NAME_IN_USE = 15.0
+
+
+class NameInUse(NotYet):
     """An object of somebody else's has the name that a child of ours needs."""
 
 
@@ -37,29 +53,29 @@ async def _ensure(deps: Deps, owner: Manifest, manifest: Manifest) -> None:
     ref = Ref.of(resource, manifest)
     live = deps.store.get(ref)
     if live is None:
-        live = await _unknown_to_us(deps, owner, resource, ref)
-    if live is not None:
-        difference = first_difference(manifest, live)
-        if difference is None:
-            return
-        log.info("child.repaired", child=str(ref), field=difference)
-    applied = await deps.cluster.apply(manifest, resource, force=live is not None)
-    deps.store.put(resource, applied)
+        deps.store.put(resource, await _first(deps, owner, manifest, resource))
+        return
+    difference = first_difference(manifest, live)
+    if difference is not None:
+        log.info("child.changed", child=str(ref), field=difference)
+        deps.store.put(resource, await deps.cluster.apply(manifest, resource, force=True))
 
 
-async def _unknown_to_us(
-    deps: Deps, owner: Manifest, resource: Resource, ref: Ref
-) -> Manifest | None:
-    """Nothing, or what is there under the name: ours with its labels edited away, or another's."""
+async def _first(deps: Deps, owner: Manifest, manifest: Manifest, resource: Resource) -> Manifest:
+    """Make it, unless something is there under its name: ours, unknown to us yet, or another's."""
+    cluster, metadata = deps.cluster, manifest["metadata"]
     try:
-        live = await deps.cluster.get(resource, ref.namespace, ref.name)
-    except NotFound:
-        return None
+        if resource in _CREATED:
+            return await cluster.create(manifest, resource)
+        return await cluster.apply(manifest, resource, force=False)
+    except Conflict:
+        live = await cluster.get(resource, metadata["namespace"], metadata["name"])
     if owned_by(live, owner):
-        return live
+        return await cluster.apply(manifest, resource, force=True)
     raise NameInUse(
-        f"{resource.kind} {ref.name} exists and is not Pippin's: delete it, or choose another"
-        f" name for this {owner['kind']}"
+        f"{resource.kind} {metadata['name']} exists and is not Pippin's: delete it, or choose"
+        f" another name for this {owner['kind']}",
+        after=_NAME_IN_USE,
     )
 
 
