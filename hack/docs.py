@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ from pydantic_settings import BaseSettings
 
 from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_gateway.telemetry import Telemetry as GatewayTelemetry
+from pippin_node.kubelet_api import _Figures
 from pippin_node.settings import Settings as NodeSettings
 from pippin_operator.api import honored
 from pippin_operator.settings import Settings as OperatorSettings
@@ -214,19 +216,34 @@ def metrics_page() -> str:
         "gateway": GatewayTelemetry().registry,
         "server": server,
         "operator": OperatorMetrics().registry,
+        "node": _node_registry(),
     }
     out = ["# Metrics", "", GENERATED, ""]
-    out += ["Each program answers `GET /metrics` in the Prometheus text format."]
+    out += [
+        "Each program answers `GET /metrics` in the Prometheus text format; the node agent on its"
+        " kubelet port, to who may get `nodes/metrics`."
+    ]
     for title, registry in registries.items():
         out += ["", f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
         out += sorted(_metric_rows(registry))
     return "\n".join(out) + "\n"
 
 
+def _node_registry() -> CollectorRegistry:
+    """The node agent's figures, as they are on a node without Pods."""
+    idle: Any = SimpleNamespace(facts={"memory": 0}, containers=list, pods=list)
+    registry = CollectorRegistry()
+    registry.register(_Figures(idle, idle))
+    return registry
+
+
 def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
     # No public way leads to label names before the first sample.
     for metric in registry._collector_to_names:
-        assert isinstance(metric, MetricWrapperBase)
+        if not isinstance(metric, MetricWrapperBase):
+            for family in metric.collect():
+                yield f"| `{family.name}` | {family.type} |  | {_cell(family.documentation)} |"
+            continue
         name = metric._name + ("_total" if metric._type == "counter" else "")
         labels = ", ".join(f"`{label}`" for label in metric._labelnames)
         yield f"| `{name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |"
