@@ -20,7 +20,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from pippin_contract import wire
 
 from .api.resources import Manifest, Resource
-from .errors import ApiError, Conflict, Forbidden, NotFound
+from .errors import ApiError, Conflict, NotFound, Refused
 from .telemetry import Metrics
 
 _APPLY = "application/apply-patch+yaml"
@@ -228,5 +228,5 @@ def _error(status: int, text: bytes, verb: str, path: str) -> ApiError:
         message = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):
         message = f"{verb} {path} was answered with {status}"
-    kinds = {403: Forbidden, 404: NotFound, 409: Conflict}
+    kinds = {400: Refused, 404: NotFound, 409: Conflict, 422: Refused}
     return kinds.get(status, ApiError)(status, message)

@@ -35,5 +35,5 @@ class Conflict(ApiError):
     """Somebody else was first: read again, then decide again."""
 
 
-class Forbidden(ApiError):
-    """The operator's role lacks a right."""
+class Refused(ApiError):
+    """What we sent is not valid, by what the user wrote: no retry until the spec changes."""

@@ -264,3 +264,18 @@ async def test_a_workload_that_is_no_longer_wanted_goes(cluster: Cluster, tiny: 
     external = {"type": "external", "external": {"url": "https://api.example.com/v1"}}
     patch(cluster, tiny, "mdep/tiny", {"spec": {"engine": external}})
     await eventually(lambda: children(cluster, tiny), until=lambda found: found == {})
+
+
+async def test_what_kubernetes_refuses_is_told_and_not_tried_over_and_over(
+    cluster: Cluster, operator: Operator, namespace: str
+):
+    wrong = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
+    cluster.create("modeldeployments", model("tiny", namespace, affinity=wrong))
+    ready = await eventually(
+        lambda: cluster.condition("modeldeployments", namespace, "tiny", "Ready"),
+        until=lambda c: c.get("reason") == "ReconcileError",
+    )
+    assert "nodeSelectorTerms" in ready["message"]
+    await still(cluster, operator, namespace)
+    patch(cluster, namespace, "mdep/tiny", {"spec": {"affinity": None}})
+    await eventually(lambda: cluster.get("deployments", namespace, "tiny"), retry=(Exception,))

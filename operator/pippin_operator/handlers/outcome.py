@@ -8,7 +8,7 @@ from time import perf_counter
 import structlog
 
 from ..api.resources import APIKEY, MODELDEPLOYMENT, Ref
-from ..errors import ApiError, InvalidSpec, NotYet
+from ..errors import ApiError, InvalidSpec, NotYet, Refused
 from ..reconcile import apikey, modeldeployment
 from ..reconcile.deps import Deps
 from ..telemetry import Metrics
@@ -34,7 +34,7 @@ def worker(deps: Deps, metrics: Metrics) -> Callable[[Ref], Awaitable[Outcome]]:
 async def _guarded(deps: Deps, ref: Ref) -> tuple[str, Outcome]:
     try:
         again = await _reconcile(deps, ref)
-    except InvalidSpec as error:
+    except (InvalidSpec, Refused) as error:
         log.warning("reconcile.invalid_spec", why=str(error))
         return "invalid", DONE
     except NotYet as error:

@@ -95,7 +95,7 @@ def _counts(wanted: Wanted, seen: Seen) -> _Counts:
     asked = wanted.replicas
     if asked is None:
         asked = (deployment.get("spec") or {}).get("replicas", 1)
-    alive = [pod for pod in seen.pods if not pods.is_ending(pod)]
+    alive = [pod for pod in _alive(seen) if not pods.is_over(pod)]
     ready = sum(pods.is_ready(pod) for pod in alive)
     behind = status.get("observedGeneration", 0) < deployment.get("metadata", {}).get(
         "generation", 0
@@ -255,8 +255,8 @@ def _alive(seen: Seen) -> list[Pod]:
 
 
 def _first_trouble(seen: Seen) -> Trouble | None:
-    """The worst that any Pod says: what a node must give, then what a container says."""
-    alive = _alive(seen)
+    """The worst that any Pod says. Those that are over speak only when no other does."""
+    alive = sorted(_alive(seen), key=pods.is_over)
     found = [t for pod in alive if (t := pods.unscheduled(pod) or pods.trouble(pod))]
     return min(found, key=lambda trouble: not trouble.stuck, default=None)
 

@@ -55,6 +55,11 @@ def is_ending(pod: Pod) -> bool:
     return bool(pod["metadata"].get("deletionTimestamp"))
 
 
+def is_over(pod: Pod) -> bool:
+    """It ended, and nothing of it will run again (evicted, refused by its node)."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
 def condition(pod: Pod, kind: str) -> Mapping[str, Any]:
     found: Iterable[Mapping[str, Any]] = pod.get("status", {}).get("conditions") or ()
     return next((entry for entry in found if entry["type"] == kind), {})

@@ -155,6 +155,16 @@ def test_a_lost_node_is_named():
     assert verdict(status(pods=(a_pod(lost),)), "Ready") == ("False", "NodeLost")
 
 
+def test_a_pod_that_is_over_counts_for_nothing_and_speaks_last():
+    evicted = a_pod({"phase": "Failed", "reason": "Evicted", "message": "disk"}, "old")
+    alone = status(pods=(evicted,))
+    assert verdict(alone, "Ready") == ("False", "Evicted")
+    assert alone["replicas"] == 0
+    pulling = a_pod(pods.waiting("ImagePullBackOff", "no such image"), "new")
+    assert verdict(status(pods=(evicted, pulling)), "Ready") == ("False", "ImagePullFailed")
+    assert verdict(status(pods=(evicted, a_pod(pods.serving()))), "Degraded")[0] == "False"
+
+
 def test_a_starting_container_is_no_trouble():
     found = status(pods=(a_pod(pods.waiting("ContainerCreating")),))
     assert verdict(found, "Ready") == ("False", "Loading")
