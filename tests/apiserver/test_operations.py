@@ -87,6 +87,20 @@ async def test_the_signing_key_is_made_once(cluster: Cluster, operator: Operator
     assert cluster.get("secrets", SYSTEM, wire.SIGNING_SECRET)["data"] == before
 
 
+async def test_the_charts_empty_signing_secret_is_filled_and_stays_the_charts(
+    cluster: Cluster, operator: Operator
+):
+    operator.stop()
+    cluster.delete("secrets", SYSTEM, wire.SIGNING_SECRET)
+    labels = {wire.LABEL_MANAGED_BY: "Helm"}
+    metadata = {"name": wire.SIGNING_SECRET, "namespace": SYSTEM, "labels": labels}
+    cluster.create("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+    await operator.start()
+    filled = cluster.get("secrets", SYSTEM, wire.SIGNING_SECRET)
+    assert set(filled["data"]) == {wire.SIGNING_CURRENT, wire.SIGNING_NEXT}
+    assert filled["metadata"]["labels"] == labels
+
+
 async def test_two_that_start_together_agree_on_one_signing_key(
     cluster: Cluster, operator: Operator, operator_kubeconfig: Path, tmp_path: Path
 ):

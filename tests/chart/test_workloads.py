@@ -103,9 +103,21 @@ def test_the_gateway_finds_its_files_where_the_contract_says(chart: Chart) -> No
     assert mounts["config"] == directory
     assert mounts["signing"] == wire.SIGNING_KEY_DIR
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    assert volumes["signing"]["secret"]["secretName"] == wire.SIGNING_SECRET
+    # Named, so that the Pod waits until the operator has written it.
+    assert volumes["signing"]["secret"] == {
+        "secretName": wire.SIGNING_SECRET,
+        "items": [{"key": wire.SIGNING_CURRENT, "path": wire.SIGNING_CURRENT}],
+    }
     assert file in chart.one("ConfigMap", "pippin-gateway")["data"]
     assert only["ports"] == [{"name": wire.HTTP_PORT_NAME, "containerPort": wire.GATEWAY_PORT}]
+
+
+def test_the_signing_secret_is_empty_and_stays_with_the_definitions(chart: Chart) -> None:
+    kept = chart.one("Secret", wire.SIGNING_SECRET)
+    assert not {"data", "stringData"} & set(kept)
+    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    gone = chart.one("Secret", wire.SIGNING_SECRET, "crds.keep=false")
+    assert "annotations" not in gone["metadata"]
 
 
 def test_a_changed_configuration_rolls_the_gateway_and_nothing_else_does(chart: Chart) -> None:

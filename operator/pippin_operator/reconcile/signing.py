@@ -39,7 +39,19 @@ async def ensure(cluster: Cluster, namespace: str) -> tuple[PublicKey, ...]:
             secret = await cluster.create(_secret(namespace), SECRET)
         except Conflict:
             secret = await cluster.get(SECRET, namespace, wire.SIGNING_SECRET)
+    if not secret.get("data"):
+        secret = await _fill(cluster, secret)
     return tuple(_public(secret, entry) for entry in (wire.SIGNING_CURRENT, wire.SIGNING_NEXT))
+
+
+async def _fill(cluster: Cluster, empty: Manifest) -> Manifest:
+    """The chart makes it empty, so that it goes with the release; labels stay the chart's."""
+    metadata = {key: empty["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+    wanted = _secret(metadata["namespace"])
+    try:
+        return await cluster.apply({**wanted, "metadata": metadata}, SECRET, force=True)
+    except Conflict:
+        return await cluster.get(SECRET, metadata["namespace"], wire.SIGNING_SECRET)
 
 
 def _public(secret: Manifest, entry: str) -> PublicKey:

@@ -31,6 +31,20 @@ class Secrets:
         self.held = body
         return body
 
+    async def apply(self, body: dict[str, Any], resource: Any, *, force: bool) -> dict[str, Any]:
+        if self.first is not None:
+            self.held, self.first = self.first, None
+            raise Conflict(409, "changed meanwhile")
+        assert self.held is not None
+        assert body["metadata"] == self.held["metadata"], "labels are not ours to write"
+        self.held = {**self.held, **body}
+        return self.held
+
+
+EMPTY = {
+    "metadata": {"name": wire.SIGNING_SECRET, "namespace": "pippin-system", "resourceVersion": "7"}
+}
+
 
 async def keys(secrets: Any) -> Any:
     return await signing.ensure(secrets, "pippin-system")
@@ -65,6 +79,22 @@ async def test_who_is_second_takes_the_firsts_keys():
     other = Secrets()
     expected = await keys(other)
     assert await keys(Secrets(first=other.held)) == expected
+
+
+async def test_an_empty_secret_of_the_charts_is_filled():
+    secrets = Secrets()
+    secrets.held = EMPTY
+    found = await keys(secrets)
+    assert await keys(secrets) == found
+    assert secrets.held["metadata"] == EMPTY["metadata"]
+
+
+async def test_who_fills_second_takes_the_firsts_keys():
+    other = Secrets()
+    expected = await keys(other)
+    secrets = Secrets(first=other.held)
+    secrets.held = EMPTY
+    assert await keys(secrets) == expected
 
 
 async def test_a_secret_that_holds_no_key_is_named_with_the_fix():
