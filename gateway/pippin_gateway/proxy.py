@@ -99,16 +99,18 @@ class Proxy:
         times = budget(model.spec.timeouts, deps.defaults)
         deadlines = Deadlines(times, began, asked.get("stream") is True)
         connection = state["connection"]
-        in_flight = deps.telemetry.in_flight(model.ref)
-        in_flight.inc()
+        in_flight, label = deps.telemetry.in_flight, (model.ref,)
+        in_flight.add(label)
         try:
             with deps.ticker.guard() as guard:
                 connection.on_gone = guard.client_gone
+                if connection.transport.is_closing():  # left before anybody listened
+                    raise errors.ClientGone
                 call = Call(scope, body, key, name, model, guard, deadlines, began, fields)
                 await self._answer(call, send)
         finally:
             connection.on_gone = None
-            in_flight.dec()
+            in_flight.add(label, -1)
 
     async def _answer(self, call: Call, send: Send) -> None:
         """Try replicas until one answers, and pass its answer on."""
@@ -161,7 +163,7 @@ class Proxy:
         events = relay.Events(exchange, send, lambda part: self._used(call, part))
         await events.begin()
         waited = deps.clock() - call.began
-        deps.telemetry.first_token(call.model.ref).observe(waited)
+        deps.telemetry.first_token.observe((call.model.ref,), waited)
         call.fields["ttft_ms"] = round(waited * 1000, 2)
         guard.until(call.deadlines.next_part(deps.clock()))
         try:
@@ -185,7 +187,8 @@ class Proxy:
 
     def _pick(self, call: Call) -> Replica:
         """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
-        call.model = resolve(self._deps.catalog(), call.key, call.name)
+        if call.tried:
+            call.model = resolve(self._deps.catalog(), call.key, call.name)
         replica = self._deps.balance.pick(call.model.replicas, call.tried, self._deps.clock())
         if replica is None:
             raise nobody_ready(call.model)

@@ -21,26 +21,30 @@ class Telemetry:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.requests = metrics.counter(
+        self.requests = metrics.Tally(
             registry,
             "pippin_gateway_requests",
             "Requests answered, by model and key (namespace/name; empty where unknown) and code.",
             ("model", "key", "code"),
         )
-        self.duration = metrics.histogram(
+        self.duration = metrics.Distribution(
             registry,
             "pippin_gateway_request_duration_seconds",
             "From the request's headers to the last byte of the answer.",
             ("model",),
         )
-        self.first_token = metrics.histogram(
+        self.first_token = metrics.Distribution(
             registry,
             "pippin_gateway_time_to_first_token_seconds",
             "From the request's headers to the first event of a stream.",
             ("model",),
         )
-        self.in_flight = metrics.gauge(
-            registry, "pippin_gateway_requests_in_flight", "Requests at a replica now.", ("model",)
+        self.in_flight = metrics.Tally(
+            registry,
+            "pippin_gateway_requests_in_flight",
+            "Requests at a replica now.",
+            ("model",),
+            falls=True,
         )
         self.retries = metrics.counter(
             registry,
@@ -60,7 +64,7 @@ class Telemetry:
             "Requests refused by a limit, by kind.",
             ("key", "kind"),
         )
-        self.tokens = metrics.counter(
+        self.tokens = metrics.Tally(
             registry,
             "pippin_gateway_tokens",
             "Tokens as the replicas counted them, by kind: prompt, completion.",
@@ -84,8 +88,8 @@ class Telemetry:
         """One request is over."""
         fields = scope["state"]["log"]
         model = fields.get("model", "")
-        self.requests(model, fields.get("key", ""), str(status)).inc()
-        self.duration(model).observe(seconds)
+        self.requests.add((model, fields.get("key", ""), str(status)))
+        self.duration.observe((model,), seconds)
 
     def refused(self, rule: Rule) -> None:
         """The requests-per-minute limit said no."""
@@ -93,8 +97,8 @@ class Telemetry:
 
     def used(self, model: str, key: str, prompt: int, completion: int) -> None:
         """A replica said how many tokens a request took."""
-        self.tokens(model, key, "prompt").inc(prompt)
-        self.tokens(model, key, "completion").inc(completion)
+        self.tokens.add((model, key, "prompt"), prompt)
+        self.tokens.add((model, key, "completion"), completion)
 
     def catalog_changed(self, catalog: Catalog) -> None:
         self._catalog("keys").set(len(catalog.keyring))

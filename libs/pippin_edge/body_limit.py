@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from .asgi import App, Message, Receive, Scope, Send, header
+from .asgi import App, Message, Receive, Scope, Send, header, state
 from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 
 #: Seconds for the whole body.
@@ -41,9 +41,13 @@ class BodyLimit:
             )
         kind = header(headers, b"content-type") or b""
         cap = self.max_media_bytes if kind.startswith(b"multipart/") else self.max_bytes
-        # The HTTP parser let digits only pass.
-        if int(header(headers, b"content-length") or 0) > cap:
-            raise _too_large(cap)
+        length = header(headers, b"content-length")
+        if length is not None:
+            if int(length) > cap:  # the HTTP parser let digits only pass
+                raise _too_large(cap)
+            connection = state(scope).get("connection")
+            if connection is not None and connection.body_complete:
+                return await self.app(scope, receive, send)  # it came with the headers
         guard = _Guard(receive, send, cap, self.read_seconds)
         await self.app(scope, guard.receive, guard.send)
 

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from . import errors
 from .asgi import App
+from .cycle import Cycle
 from .request_id import HEADER, fresh
 
 #: Bytes of request line and headers, and how many headers.
@@ -48,6 +49,7 @@ class Protocol(HttpToolsProtocol):
 
     `scope["state"]["connection"]` is this object: set its `on_gone` while a request waits, and it
     is called when the client hangs up. (A task that waits in receive() costs more than that.)
+    `body_complete` says whether all of the running request's body has come.
 
     Content-Length with Transfer-Encoding, repeated lengths and bad chunks are refused by the
     parser (llhttp is strict); tests/wire holds it to that.
@@ -58,9 +60,10 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.body_complete = False
         self._reading_headers = True
         self._partial_bytes = 0
-        self._header_bytes = 0
+        self._small = False
         self._begun = False
         self._refusal: errors.ApiError | None = None
         self._header_timer: asyncio.TimerHandle | None = None
@@ -94,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         if self._refused:
             return
         continued = self._reading_headers
+        self._small = self._partial_bytes + len(data) < MAX_HEADER_BYTES
         if continued and b"pgrade" in data:
             data = _without_upgrade(data)
         super().data_received(data)
@@ -110,23 +114,19 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"]["connection"] = self
+        self.body_complete = False
         self._reading_headers = self._begun = True
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._count_header(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_header(len(name) + len(value))
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > MAX_HEADERS or not (self._small or self._header_bytes_fit()):
+            self._refusal = _headers_too_large()
+            raise ValueError("headers too large")  # the parser stops and calls send_400_response
         self._reading_headers = False
         self._partial_bytes = 0
         if self._header_timer is not None:
             self._stop_header_timer()
         super().on_headers_complete()
+        self.cycle.__class__ = Cycle  # its task has not run yet
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -141,6 +141,7 @@ class Protocol(HttpToolsProtocol):
             self._end_timer = self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
 
     def on_message_complete(self) -> None:
+        self.body_complete = True
         self._stop_end_timer()
         super().on_message_complete()
         # What comes next on this connection are headers again; on_message_begin is not called
@@ -159,11 +160,9 @@ class Protocol(HttpToolsProtocol):
         self._refused = True
         self.cycle.keep_alive = False
 
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADERS:
-            self._refusal = _headers_too_large()
-            raise ValueError("headers too large")  # the parser stops and calls send_400_response
+    def _header_bytes_fit(self) -> bool:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return size <= MAX_HEADER_BYTES
 
     def _headers_late(self) -> None:
         self._header_timer = None

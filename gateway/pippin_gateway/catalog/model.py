@@ -38,6 +38,10 @@ class Timeouts:
     total: float | None = None
 
 
+#: The times of a ModelDeployment that sets none.
+UNSAID = Timeouts()
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """A Pod that takes requests now."""
@@ -62,7 +66,7 @@ class ModelSpec:
     served_name: str
     aliases: tuple[str, ...] = ()
     task: str = "chat"
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = UNSAID
     created: int = 0
     family: str = ""
     tags: tuple[str, ...] = ()

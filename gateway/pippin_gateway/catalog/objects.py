@@ -16,7 +16,7 @@ from pippin_contract import units
 from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 
-from .model import NOTHING, ApiKey, KeySpec, ModelSpec, PodState, Replica, Timeouts
+from .model import NOTHING, UNSAID, ApiKey, KeySpec, ModelSpec, PodState, Replica, Timeouts
 
 Raw = Mapping[str, Any]
 
@@ -134,6 +134,8 @@ def _earliest(*times: float | None) -> float | None:
 
 
 def _timeouts(raw: Raw) -> Timeouts:
+    if not raw:
+        return UNSAID
     try:
         found = {name: units.seconds(value) for name, value in raw.items() if value}
     except (TypeError, ValueError) as error:

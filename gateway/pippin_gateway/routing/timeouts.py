@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..catalog.model import Timeouts
+from ..catalog.model import UNSAID, Timeouts
 from .retry import Failure
 
 
@@ -20,6 +20,8 @@ class Budget:
 
 def budget(asked: Timeouts, default: Budget) -> Budget:
     """The model's times over the defaults."""
+    if asked is UNSAID:
+        return default
     return Budget(
         connect=_or(asked.connect, default.connect),
         first_token=_or(asked.first_token, default.first_token),
