@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -20,10 +21,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
+
+if TYPE_CHECKING:
+    from support.servers import Running
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {},
@@ -43,6 +47,7 @@ class Result:
 
     tokens: int = 0
     wall: float = 0.0
+    cpu: float = 0.0
     first: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
 
@@ -104,7 +109,7 @@ def raw(model_path: str, concurrency: int, count: int, temperature: float) -> Re
             (uid,) = generator.insert([tokens], [job[1]], samplers=[sampler])
             live[uid] = [began, None, tokenizer.detokenizer]
 
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         for _ in range(concurrency):
             add()
         while live:
@@ -122,6 +127,7 @@ def raw(model_path: str, concurrency: int, count: int, temperature: float) -> Re
                     del live[response.uid]
                     add()
         result.wall = time.perf_counter() - began
+        result.cpu = time.process_time() - cpu
         generator.close()
         return result
 
@@ -169,20 +175,32 @@ async def ask(url: str, name: str, job: tuple[str, int], options: dict[str, Any]
     return result
 
 
-async def closed_loop(url: str, name: str, concurrency: int, options: dict[str, Any]) -> Result:
+def cpu_seconds(pid: int) -> float:
+    """Of a process so far; 0 where /proc does not tell."""
+    path = Path(f"/proc/{pid}/stat")
+    if not path.exists():
+        return 0.0
+    fields = path.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def closed_loop(
+    server: Running, name: str, concurrency: int, options: dict[str, Any]
+) -> Result:
     async def run(jobs: Iterator[tuple[str, int]]) -> Result:
         total = Result()
 
         async def one() -> None:
             for job in jobs:
-                result = await ask(url, name, job, options)
+                result = await ask(server.url, name, job, options)
                 total.tokens += result.tokens
                 total.first += result.first
                 total.between += result.between
 
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), cpu_seconds(server.process.pid)
         await asyncio.gather(*(one() for _ in range(concurrency)))
         total.wall = time.perf_counter() - began
+        total.cpu = cpu_seconds(server.process.pid) - cpu
         return total
 
     await run(iter(list(work(concurrency))))
@@ -222,13 +240,14 @@ async def compare(name: str, concurrencies: list[int], rounds: int, directory: P
                     ("server", {"temperature": 0}),
                     ("seeded", {"temperature": 1, "seed": 7}),
                 ):
-                    found[kind].append(await closed_loop(server.url, name, concurrency, options))
+                    found[kind].append(await closed_loop(server, name, concurrency, options))
         show(name, concurrency, found)
 
 
 def show(name: str, concurrency: int, found: dict[str, list[Result]]) -> None:
     best = {kind: max(r.rate for r in results) for kind, results in found.items()}
     ttft = {kind: min(r.ttft for r in results) for kind, results in found.items()}
+    cpu = {kind: min(r.cpu / r.tokens for r in results) for kind, results in found.items()}
     itl = {kind: min(r.itl_p99 for r in results) for kind, results in found.items()}
     for kind in ("raw", "server", "seeded"):
         against = "server" if kind == "seeded" else "raw"
@@ -236,7 +255,8 @@ def show(name: str, concurrency: int, found: dict[str, list[Result]]) -> None:
             f"{name:5} c={concurrency:<3} {kind:7} {best[kind]:8.1f} tok/s "
             f"({best[kind] / best[against]:.2f} of {against})  "
             f"TTFT p50 {ttft[kind] * 1000:7.1f} ms ({ttft[kind] / ttft['raw']:.2f}x)  "
-            f"ITL p99 {itl[kind] * 1000:6.1f} ms ({itl[kind] / itl['raw']:.2f}x)",
+            f"ITL p99 {itl[kind] * 1000:6.1f} ms ({itl[kind] / itl['raw']:.2f}x)  "
+            f"CPU {cpu[kind] * 1000:6.2f} ms/token",
             flush=True,
         )
 
