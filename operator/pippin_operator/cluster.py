@@ -7,7 +7,7 @@ models, which would cost time for each object and know no kind of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -19,7 +19,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from pippin_contract import wire
 
-from .api.resources import Manifest, Resource
+from .api.resources import EVENT, Manifest, Resource
 from .errors import ApiError, Conflict, NotFound, Refused
 from .telemetry import Metrics
 
@@ -153,6 +153,13 @@ class Cluster:
         except (NotFound, Conflict):
             return
 
+    async def warnings(self, namespace: str, uid: str) -> Sequence[Manifest]:
+        """What was last complained of about one object, newest last."""
+        query = {"fieldSelector": f"regarding.uid={uid},type=Warning", "limit": str(_PAGE)}
+        found = await self._request("GET", EVENT, EVENT.path(namespace), query)
+        items: Sequence[Manifest] = found["items"]
+        return sorted(items, key=_told_at)
+
     async def serves(self, resource: Resource) -> bool:
         """Whether the API server knows the kind."""
         root = "api" if "/" not in resource.api_version else "apis"
@@ -215,6 +222,13 @@ class Cluster:
             return response.status, text
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ApiError(0, f"the API server cannot be reached: {error!r}") from error
+
+
+def _told_at(event: Manifest) -> str:
+    """Old and new ways to say when; comparable as text to the second."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("deprecatedLastTimestamp"))
+    return max(filter(None, (*times, event.get("eventTime"))), default="")
 
 
 def _token(configuration: Configuration) -> str | None:

@@ -188,3 +188,30 @@ async def test_times_stand_while_nothing_flips(tiny: Model):
     tiny.cluster.plane.kubectl("-n", tiny.namespace, "scale", "mdep/tiny", "--replicas=2")
     later = await tiny.condition("Ready", observedGeneration=2)
     assert later["lastTransitionTime"] == first["lastTransitionTime"]
+
+
+async def test_a_volume_that_cannot_be_mounted_is_told_by_the_nodes_event(tiny: Model):
+    cluster, namespace = tiny.cluster, tiny.namespace
+    body = pods.pod("tiny-1", namespace, "tiny")
+    uid = cluster.create("pods", {**body, "spec": {**body["spec"], "nodeName": "n1"}})["metadata"][
+        "uid"
+    ]
+    complaint = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "tiny-1.mount", "namespace": namespace},
+        "regarding": {"kind": "Pod", "namespace": namespace, "name": "tiny-1", "uid": uid},
+        "type": "Warning",
+        "reason": "FailedMount",
+        "action": "Mount",
+        "note": "hostPath type check failed: /srv/no-such-model is not a directory",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "kubelet",
+        "reportingInstance": "n1",
+    }
+    cluster.create("events", complaint)
+    tiny.says(pods.waiting("ContainerCreating"))
+    found = await tiny.condition("Ready", status="False", reason="FailedMount")
+    assert "/srv/no-such-model" in found["message"]
+    tiny.says(pods.serving())
+    await tiny.condition("Ready", status="True")

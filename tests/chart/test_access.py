@@ -27,7 +27,7 @@ OPERATOR: Rights = {
     ("monitoring.coreos.com", "servicemonitors"): {"get", "list", "create", "patch", "delete"},
     ("", "pods"): FOLLOW,
     ("", "secrets"): {"get", "create", "patch"},
-    ("events.k8s.io", "events"): {"create"},
+    ("events.k8s.io", "events"): {"list", "create"},
 }
 GATEWAY: Rights = {
     ("pippin.dev", "modeldeployments"): FOLLOW,

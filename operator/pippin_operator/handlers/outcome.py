@@ -51,7 +51,6 @@ async def _guarded(deps: Deps, ref: Ref) -> tuple[str, Outcome]:
 
 async def _reconcile(deps: Deps, ref: Ref) -> float | None:
     if ref.plural == MODELDEPLOYMENT.plural:
-        await modeldeployment.reconcile(deps, ref)
-        return None
+        return await modeldeployment.reconcile(deps, ref)
     assert ref.plural == APIKEY.plural
     return await apikey.reconcile(deps, ref)

@@ -13,30 +13,40 @@ from ..render.children import render
 from ..render.context import Model
 from ..status.apikey import stamp
 from ..status.modeldeployment import Seen, Wanted, derive
-from ..status.pods import Trouble
+from ..status.pods import Trouble, is_creating
 from .children import NameInUse, settle
+from .complaints import complaint
 from .deps import Deps
 from .write import write_status
 
+#: Seconds until events are read again for a Pod that a node is making.
+_LOOK_AGAIN = 3.0
 
-async def reconcile(deps: Deps, ref: Ref) -> None:
-    """Settle one ModelDeployment. Its end is its children's, by their owner references."""
+
+async def reconcile(deps: Deps, ref: Ref) -> float | None:
+    """Settle one ModelDeployment; seconds until it wants another look.
+
+    Its end is its children's, by their owner references.
+    """
     live = deps.store.get(ref)
     if live is None or live["metadata"].get("deletionTimestamp"):
-        return
+        return None
     try:
         model = parse(live)
     except InvalidSpec as error:
-        await _write(deps, live, None, Trouble("InvalidSpec", str(error)))
+        await _write(deps, live, None, Seen(failure=Trouble("InvalidSpec", str(error))))
         raise
     failure: ApiError | NameInUse | None = None
     try:
         await settle(deps, live, render(model, deps.context))
     except (ApiError, NameInUse) as error:
         failure = error
-    await _write(deps, live, model, _told(failure))
+    creating = [pod for pod in deps.store.children(ref, POD.plural) if is_creating(pod)]
+    seen = _seen(deps, live, _told(failure), await complaint(deps, creating))
+    await _write(deps, live, model, seen)
     if failure is not None:
         raise failure
+    return _LOOK_AGAIN if creating else None
 
 
 def parse(live: Manifest) -> Model:
@@ -68,10 +78,9 @@ def _told(failure: ApiError | NameInUse | None) -> Trouble | None:
     return Trouble(reason, str(failure))
 
 
-async def _write(deps: Deps, live: Manifest, model: Model | None, failure: Trouble | None) -> None:
-    status = derive(
-        _wanted(deps, live, model), _seen(deps, live, failure), live.get("status") or {}, _now(deps)
-    )
+async def _write(deps: Deps, live: Manifest, model: Model | None, seen: Seen) -> None:
+    old = live.get("status") or {}
+    status = derive(_wanted(deps, live, model), seen, old, stamp(deps.now()))
     await write_status(deps, MODELDEPLOYMENT, live, status)
 
 
@@ -87,7 +96,7 @@ def _wanted(deps: Deps, live: Manifest, model: Model | None) -> Wanted:
     )
 
 
-def _seen(deps: Deps, live: Manifest, failure: Trouble | None) -> Seen:
+def _seen(deps: Deps, live: Manifest, failure: Trouble | None, told: Trouble | None) -> Seen:
     ref = Ref.of(MODELDEPLOYMENT, live)
     deployments = deps.store.children(ref, DEPLOYMENT.plural)
     deployment: Any = next(iter(deployments), None)
@@ -97,8 +106,5 @@ def _seen(deps: Deps, live: Manifest, failure: Trouble | None) -> Seen:
         monitoring_api=deps.installation.monitoring_api,
         name_taken=deps.store.taken(ref),
         failure=failure,
+        complaint=told,
     )
-
-
-def _now(deps: Deps) -> str:
-    return stamp(deps.now())

@@ -17,13 +17,17 @@ from .pods import Pod, Trouble
 
 @dataclass(frozen=True)
 class Seen:
-    """What is seen of a ModelDeployment's surroundings. `failure`: why we could not do our part."""
+    """What is seen around a ModelDeployment.
+
+    `failure`: why we could not do our part; `complaint`: a node's, about a Pod that it makes.
+    """
 
     deployment: Mapping[str, Any] | None = None
     pods: tuple[Pod, ...] = ()
     monitoring_api: bool = False
     name_taken: tuple[str, str] | None = None
     failure: Trouble | None = None
+    complaint: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,7 @@ def _first_trouble(seen: Seen) -> Trouble | None:
     """The worst that any Pod says. Those that are over speak only when no other does."""
     alive = sorted(_alive(seen), key=pods.is_over)
     found = [t for pod in alive if (t := pods.unscheduled(pod) or pods.trouble(pod))]
-    return min(found, key=lambda trouble: not trouble.stuck, default=None)
+    return min(found, key=lambda trouble: not trouble.stuck, default=seen.complaint)
 
 
 def _of_deployment(seen: Seen) -> Trouble | None:

@@ -60,6 +60,19 @@ def is_over(pod: Pod) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
+def is_creating(pod: Pod) -> bool:
+    """A node has it and makes its volumes, sandbox and image: what is wrong then, events tell."""
+    if node(pod) is None or is_ending(pod) or is_over(pod):
+        return False
+    waiting = [(status.get("state") or {}).get("waiting") for status in _statuses(pod)]
+    return all(entry is not None and entry.get("reason", "") in _STARTING for entry in waiting)
+
+
+def told_by(event: Mapping[str, Any]) -> Trouble:
+    """An event's reason and words; it may mend itself, so nothing stands still for it."""
+    return Trouble(event.get("reason") or "PodFailed", event.get("note") or "", stuck=False)
+
+
 def condition(pod: Pod, kind: str) -> Mapping[str, Any]:
     found: Iterable[Mapping[str, Any]] = pod.get("status", {}).get("conditions") or ()
     return next((entry for entry in found if entry["type"] == kind), {})
