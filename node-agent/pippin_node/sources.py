@@ -47,7 +47,7 @@ class Sources:
         """The object, None when there is none. Raises ApiError, Unreachable."""
         key = (namespace, kind, name)
         seen = self._objects.get(key)
-        if seen is not None and seen.value is not None:  # an absent one may come any moment
+        if seen is not None and _holds(seen.value):  # what is absent or empty may come any moment
             if time.monotonic() - seen.at < self._max_age:
                 return seen.value
         path = f"/api/v1/namespaces/{namespace}/{_PLURAL[kind]}/{name}"
@@ -101,6 +101,10 @@ class Sources:
         if audience:
             body["spec"]["audiences"] = [audience]
         return str((await self._client.create(path, body))["status"]["token"])
+
+
+def _holds(value: Json | None) -> bool:
+    return value is not None and bool(value.get("data") or value.get("binaryData"))
 
 
 class PodSource:
