@@ -14,9 +14,10 @@ _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,12})')
 
 def find(part: bytes) -> tuple[int, int] | None:
     """(prompt, completion) tokens of a whole JSON answer or event that tells them."""
-    if b'"prompt_tokens"' not in part:
-        return None
-    prompt, completion = _PROMPT.search(part), _COMPLETION.search(part)
+    at = part.rfind(b'"prompt_tokens"')
+    prompt = _PROMPT.match(part, at) if at >= 0 else None
     if prompt is None:
         return None
+    at = part.rfind(b'"completion_tokens"')
+    completion = _COMPLETION.match(part, at) if at >= 0 else None
     return int(prompt[1]), int(completion[1]) if completion else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from .asgi import App, Message, Receive, Scope, Send, header, state
+from .asgi import App, Message, Receive, Scope, Send, state
 from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 
 #: Seconds for the whole body.
@@ -32,16 +32,16 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return await self.app(scope, receive, send)
-        headers = scope["headers"]
-        encoding = header(headers, b"content-encoding")
+        headers = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding")
         if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
             raise UnsupportedMedia(
                 "compressed request bodies are not accepted: send the body as it is, "
                 "without Content-Encoding"
             )
-        kind = header(headers, b"content-type") or b""
+        kind = headers.get(b"content-type", b"")
         cap = self.max_media_bytes if kind.startswith(b"multipart/") else self.max_bytes
-        length = header(headers, b"content-length")
+        length = headers.get(b"content-length")
         if length is not None:
             if int(length) > cap:  # the HTTP parser let digits only pass
                 raise _too_large(cap)

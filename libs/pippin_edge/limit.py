@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .asgi import App, Headers, Message, Receive, Scope, Send
 from .clock import SYSTEM, Clock
@@ -13,8 +13,7 @@ from .limits.memory import Store
 from .limits.window import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """How many requests a minute, and counted under which name."""
 
     key: str

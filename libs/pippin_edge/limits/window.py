@@ -7,7 +7,7 @@ No clock, no I/O. In any 60 s no more than `limit` are let in, and after `retry_
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SECONDS = 60.0
 #: Windows with more room than this join events of one tick into one entry (10 ms), so that a
@@ -16,8 +16,7 @@ EXACT_UP_TO = 6000
 TICK = SECONDS / EXACT_UP_TO
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a limit says of one request. Times in seconds from now."""
 
     allowed: bool

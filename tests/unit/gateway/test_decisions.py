@@ -168,6 +168,7 @@ def test_every_phase_ends_with_the_total_at_the_latest() -> None:
     [
         (b'{"usage":{"prompt_tokens":3,"completion_tokens": 4,"total_tokens":7}}', (3, 4)),
         (b'{"usage": {"prompt_tokens": 3, "total_tokens": 3}}', (3, 0)),
+        (b'{"usage":{"completion_tokens":4,"total_tokens":7,"prompt_tokens":3}}', (3, 4)),
         (b'data: {"choices":[],"usage":null}\n\n', None),
         (b'{"content":"\\"prompt_tokens\\": 9"}', None),
         (b'{"content":"x"}', None),
