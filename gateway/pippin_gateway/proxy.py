@@ -35,6 +35,7 @@ _TOO_LATE = {
     Failure.IDLE_TIMEOUT: "the model's server stopped sending",
     Failure.TOTAL_TIMEOUT: "the answer took longer than this model may take",
 }
+_GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
 
@@ -172,10 +173,12 @@ class Proxy:
                 lambda: guard.until(call.deadlines.next_part(deps.clock())),
             )
         except asyncio.CancelledError:
-            failure = guard.expired()
-            if failure is None:
+            late = guard.expired()
+            if late is None:
+                if not guard.left:  # the time to drain is over
+                    await events.fail(_GOING, call.request_id)
                 raise
-            await self._break_off(call, events, failure)
+            await self._break_off(call, events, late)
         except UpstreamFailure as failure:
             await self._break_off(call, events, failure)
 

@@ -17,6 +17,8 @@ class Cycle(RequestResponseCycle):
     """One request and its answer."""
 
     _head = b""
+    #: An answer of unknown length to HTTP/1.0, which knows no chunks: ends with the connection.
+    _open_ended = False
 
     async def send(self, message: Message) -> None:  # type: ignore[override]
         """ASGI's; raises RuntimeError when the app breaks its order."""
@@ -46,14 +48,15 @@ class Cycle(RequestResponseCycle):
             elif name == b"transfer-encoding":
                 continue  # framing is made here
             lines.append(b"%b: %b\r\n" % (name, value))
-        if closes:
-            self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and status not in _NO_BODY:
-            self.chunked_encoding = self.scope["method"] != "HEAD"
+            self._open_ended = self.scope["http_version"] == "1.0"
+            self.chunked_encoding = not self._open_ended and self.scope["method"] != "HEAD"
             if self.chunked_encoding:
                 lines.append(b"transfer-encoding: chunked\r\n")
+        if closes or self._open_ended:
+            self.keep_alive = False
+        if not self.keep_alive and not closes:
+            lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         self._head = b"".join(lines)
 
@@ -66,6 +69,8 @@ class Cycle(RequestResponseCycle):
                 data += b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
                 data += b"0\r\n\r\n"
+        elif self._open_ended:
+            data += body
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:

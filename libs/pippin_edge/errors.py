@@ -13,6 +13,7 @@ A message says what to do. Paths, keys, addresses and traces stay in the log.
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import orjson
@@ -180,6 +181,11 @@ class ErrorEnvelope:
             await self.app(scope, receive, watched)
         except ClientGone:
             return
+        except asyncio.CancelledError:  # the time to drain is over
+            if not started:
+                error = NotReady("this server is going away: try again", retry_after=1)
+                await self._answer(error, scope, send)
+            raise
         except ApiError as error:
             if started:
                 raise

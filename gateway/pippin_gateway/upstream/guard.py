@@ -27,7 +27,7 @@ class Guard:
     waits for: catch CancelledError there and ask `expired()`.
     """
 
-    __slots__ = ("_expired", "_gone", "_kind", "_task", "_ticker", "due")
+    __slots__ = ("_expired", "_kind", "_task", "_ticker", "due", "left")
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
@@ -36,7 +36,8 @@ class Guard:
         self._task = task
         self.due = math.inf
         self._kind = Failure.TOTAL_TIMEOUT
-        self._gone = False
+        #: The client hung up.
+        self.left = False
         self._expired = False
 
     def __enter__(self) -> Guard:
@@ -50,7 +51,7 @@ class Guard:
         trace: TracebackType | None,
     ) -> None:
         self._ticker.discard(self)
-        if self._gone and kind is asyncio.CancelledError:
+        if self.left and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise ClientGone from error
 
@@ -67,7 +68,7 @@ class Guard:
     def client_gone(self) -> None:
         """The caller hung up."""
         self.due = math.inf
-        self._gone = True
+        self.left = True
         self._task.cancel()
 
     def expired(self) -> UpstreamFailure | None:
@@ -75,7 +76,7 @@ class Guard:
 
         None when the client left or the process ends: raise on.
         """
-        if self._gone or not self._expired:
+        if self.left or not self._expired:
             return None
         self._expired = False
         self._task.uncancel()
