@@ -18,7 +18,6 @@ from typing import Any
 
 import yaml
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 from pydantic import AliasChoices, BaseModel
 from pydantic_settings import BaseSettings
 
@@ -238,15 +237,15 @@ def _node_registry() -> CollectorRegistry:
 
 
 def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
-    # No public way leads to label names before the first sample.
-    for metric in registry._collector_to_names:
-        if not isinstance(metric, MetricWrapperBase):
-            for family in metric.collect():
-                yield f"| `{family.name}` | {family.type} |  | {_cell(family.documentation)} |"
-            continue
-        name = metric._name + ("_total" if metric._type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-        yield f"| `{name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |"
+    # No public way leads to label names before the first sample: the families, like the library's
+    # own metrics, keep them in `_labelnames`.
+    for collector in registry._collector_to_names:
+        for family in collector.collect():
+            labels: tuple[str, ...] = getattr(family, "_labelnames", ())
+            labels = getattr(collector, "_labelnames", labels)
+            name = family.name + ("_total" if family.type == "counter" else "")
+            shown = ", ".join(f"`{label}`" for label in labels)
+            yield f"| `{name}` | {family.type} | {shown} | {_cell(family.documentation)} |"
 
 
 ONLY = {"engine.type": " vllm", "engine.echo": ", where another engine serves"}
