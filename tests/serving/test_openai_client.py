@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
@@ -115,6 +116,19 @@ async def test_a_stop_sequence_never_shows(echo: Running, stream: bool) -> None:
         else:
             text, finish = made.choices[0].message.content or "", made.choices[0].finish_reason
     assert (text, finish) == ("one ", "stop")
+
+
+async def test_an_answer_can_be_sent_back_as_it_came(echo: Running) -> None:
+    async with a_client(echo) as client:
+        first = await client.chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "one"}]
+        )
+        said: Any = first.choices[0].message.model_dump()
+        again = await client.chat.completions.create(
+            model="echo",
+            messages=[{"role": "user", "content": "one"}, said, {"role": "user", "content": "two"}],
+        )
+    assert again.choices[0].message.content == "two"
 
 
 async def test_many_at_once_get_their_own_answers(echo: Running) -> None:

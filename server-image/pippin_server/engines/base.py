@@ -112,9 +112,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What an engine is doing. `progressed_at` is monotonic: the last token, or the last start."""
+    """What an engine is doing. `batch`: requests in the step at hand; the last token was made, or
+    the first request came to an idle engine, at `progressed_at` (monotonic).
+    """
 
     active: int
+    batch: int
     progressed_at: float
     alive: bool = True
 

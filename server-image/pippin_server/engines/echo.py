@@ -89,8 +89,12 @@ class EchoEngine:
             self._active.discard(stopped)
 
     def activity(self) -> Activity:
+        active = len(self._active)
         return Activity(
-            active=len(self._active), progressed_at=self._progressed_at, alive=not self._closed
+            active=active,
+            batch=active,
+            progressed_at=self._progressed_at,
+            alive=not self._closed,
         )
 
     async def close(self) -> None:

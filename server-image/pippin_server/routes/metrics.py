@@ -24,7 +24,7 @@ def router(admission: Admission, lifecycle: Lifecycle, telemetry: Telemetry) -> 
             State(
                 active=admission.active,
                 pending=admission.pending,
-                batch=lifecycle.engine.activity().active,
+                batch=lifecycle.engine.activity().batch,
                 ready=lifecycle.stage == "ready",
                 alive=lifecycle.not_alive() is None,
                 load_seconds=lifecycle.load_seconds,

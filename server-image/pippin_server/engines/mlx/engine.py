@@ -134,9 +134,12 @@ class MlxEngine:
     def activity(self) -> Activity:
         worker = self._worker
         if worker is None:
-            return Activity(active=0, progressed_at=self._clock())
+            return Activity(active=0, batch=0, progressed_at=self._clock())
         return Activity(
-            active=worker.active, progressed_at=worker.progressed_at, alive=worker.alive
+            active=worker.active,
+            batch=worker.batch_size,
+            progressed_at=worker.progressed_at,
+            alive=worker.alive,
         )
 
     async def close(self) -> None:

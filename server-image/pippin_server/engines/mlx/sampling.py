@@ -3,10 +3,10 @@
 A row draws its numbers from its own generator and inverts its distribution there. So a seed gives
 the same tokens whatever else is in the batch, and no row leaves the batch for it.
 
-Vocabularies are large, and on a CPU neither exponentials (30 ns) nor sorting (400 ns an element)
-are cheap, nor is choosing between two arrays. So powers of two are bounded from above by reading numbers as bits, and a token drawn
-by the bound is kept as often as its true share of the bound: that is exact, and needs true
-exponentials of drawn tokens only. The cuts (top k, top p, min p) are one threshold, found by
+Vocabularies are large, and on a CPU exponentials, sorting and `where` cost tens to hundreds of
+times what a product does. So powers of two are bounded from above by reading numbers as bits, and
+a token drawn by the bound is kept as often as its true share of the bound: that is exact, and needs
+true exponentials of drawn tokens only. The cuts (top k, top p, min p) are one threshold, found by
 halving.
 """
 
