@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,12 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
 
 
 @pytest.fixture
-def world(plane: ControlPlane) -> World:
-    return World(plane)
+def world(plane: ControlPlane) -> Iterator[World]:
+    """Alone in the cluster: what it made is gone before the next test."""
+    made = World(plane)
+    yield made
+    for collection in (made.pods, made.keys, made.models):
+        plane.api.delete(collection)
 
 
 @pytest.fixture
@@ -175,7 +179,8 @@ async def test_a_running_stream_goes_on_when_its_pod_stops_being_ready(
         streaming = asyncio.create_task(ask(gateway, key, stream=True))
         await eventually(lambda: len(replica.requests) == 1, within=SOON)
         world.pod("qwen-0", replica.port, ready=False)
-        await answers(gateway, key, 503)
+        await eventually(lambda: _replicas(gateway), until=lambda count: count == 0, within=SOON)
+        assert (await ask(gateway, key)).status_code == 503
         go_on.set()
         got = await streaming
     assert "one " in got.text and "two" in got.text and "error" not in got.text

@@ -66,8 +66,8 @@ class CatalogStore:
 
     def put(self, kind: Kind, raw: Raw) -> None:
         """An object that was added or changed."""
-        self._parse(kind, raw)
-        self._soon()
+        if self._parse(kind, raw):
+            self._soon()
 
     def remove(self, kind: Kind, raw: Raw) -> None:
         """An object that is gone."""
@@ -96,17 +96,22 @@ class CatalogStore:
         self.catalog = assemble(keys.values(), models.values(), pods.values())
         self._on_change(self.catalog)
 
-    def _parse(self, kind: Kind, raw: Raw) -> None:
+    def _parse(self, kind: Kind, raw: Raw) -> bool:
+        """Whether anything changed that the gateway looks at."""
         name = ref(raw)
         try:
             parsed = _PARSE[kind](raw)
         except Malformed as error:
             parsed = None
             log.warning("catalog.malformed", kind=kind, object="/".join(name), why=str(error))
+        objects = self._objects[kind]
+        if parsed == objects.get(name):
+            return False
         if parsed is None:
-            self._objects[kind].pop(name, None)
+            del objects[name]
         else:
-            self._objects[kind][name] = parsed
+            objects[name] = parsed
+        return True
 
     def _soon(self) -> None:
         if self._timer is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from pippin_contract import wire
 from pippin_gateway.catalog.objects import Malformed, parse_key, parse_model, parse_pod
-from pippin_gateway.catalog.store import CatalogStore
+from pippin_gateway.catalog.store import PAUSE, CatalogStore
+from support.eventually import eventually
 from support.gateway import key_object, model_object, new_key, pod_object
 
 
@@ -120,3 +122,24 @@ async def test_ready_means_that_every_kind_was_listed_once() -> None:
     assert store.ready and set(store.stale_since) == {"pods"}
     store.connected("pods")
     assert not store.stale_since
+
+
+async def test_events_that_change_nothing_of_use_make_no_new_catalog() -> None:
+    catalogs: list[object] = []
+    store, key = CatalogStore(catalogs.append), new_key()
+    for kind in ("apikeys", "modeldeployments", "pods"):
+        store.replace(kind, [])
+    raw = [key_object(key), model_object(), pod_object("p", 1)]
+    for one, kind in zip(raw, ("apikeys", "modeldeployments", "pods"), strict=True):
+        store.put(kind, one)
+    await eventually(lambda: bool(store.catalog.replica_ids), within=2)
+    before = store.catalog
+    raw[0]["status"]["lastUsedAt"] = "2026-01-01T00:00:00Z"
+    raw[1]["status"]["phase"] = "Ready"
+    raw[2]["status"]["startTime"] = "2026-01-01T00:00:00Z"
+    for one, kind in zip(raw, ("apikeys", "modeldeployments", "pods"), strict=True):
+        store.put(kind, one)
+    await asyncio.sleep(PAUSE * 3)
+    assert store.catalog is before
+    store.put("pods", pod_object("p", 1, ready=False))
+    await eventually(lambda: not store.catalog.replica_ids, within=2)
