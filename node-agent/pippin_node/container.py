@@ -81,7 +81,7 @@ class Container:
         """Whether it runs something else than the manifest says now."""
         if self.process is None or not self.running:
             return False
-        return bool(self.process.note.get("fingerprint") != launch.fingerprint(self.spec))
+        return bool(self.process.note.get("image") != self.spec["image"])
 
     @property
     def _bind_host(self) -> str:
@@ -97,8 +97,8 @@ class Container:
         self.attempt, self.waiting, self._adopted = numbers[-1], None, known or {}
         self._claim_ports()
         self.process = Process(self._directory(self.attempt), self._process_changed)
-        self.crashes = self.process.note.get("crashes", 0)
         self.process.adopt()
+        self.crashes = self.process.note.get("crashes", 0)
         self._process_changed()
 
     async def start(self) -> None:
@@ -112,20 +112,21 @@ class Container:
         process = Process(self._directory(self.attempt + 1), self._process_changed)
         values["PIPPIN_TERMINATION_LOG"] = str(process.termination_log)
         settings = self.owner.context.settings
-        process.start(
-            Launch(
-                argv=argv,
-                env=values,
-                cwd=launch.working_directory(self.spec, self.owner.pod_dir),
-                log_bytes=settings.log_max_bytes,
-                log_files=settings.log_max_files,
-                note={
-                    "fingerprint": launch.fingerprint(self.spec),
-                    "ports": ports_of_pod[self.name],
-                    "crashes": self.crashes,
-                },
-            )
+        order = Launch(
+            argv=argv,
+            env=values,
+            cwd=launch.working_directory(self.spec, self.owner.pod_dir),
+            log_bytes=settings.log_max_bytes,
+            log_files=settings.log_max_files,
+            note={
+                "image": self.spec["image"],
+                "ports": ports_of_pod[self.name],
+                "crashes": self.crashes,
+            },
         )
+        async with self.owner.context.turn:  # a hundred starts at once would hold up all probes
+            process.start(order)
+            await asyncio.sleep(0)
         if self.process is not None:
             self._last = self._ended_of(self.attempt)
         self.attempt += 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class Context:
     facts: Mapping[str, str]
     inherited: Mapping[str, str]
     now: Callable[[], datetime]
+    #: Held while a process is started: one at a time, so that the loop has time for all else.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def schedule(self) -> Schedule:

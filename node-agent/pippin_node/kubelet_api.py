@@ -54,6 +54,7 @@ class KubeletApi:
             self._tls.verify_mode = ssl.CERT_OPTIONAL
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        app.router.add_route("*", "/{what:exec|attach|portForward|run}/{rest:.*}", self._unable)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -108,6 +109,11 @@ class KubeletApi:
         if kind.lower() != "bearer" or not token:
             return None
         return await self._access.authenticate(token.strip())
+
+    async def _unable(self, request: web.Request) -> web.StreamResponse:
+        """No shell into a machine that is somebody's Mac."""
+        words = f"{request.match_info['what']} is not supported on a native node"
+        return web.Response(status=501, text=words)
 
     async def _healthz(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="ok")

@@ -5,8 +5,6 @@ Names in manifests stay as they are in a container; what differs natively is tol
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,9 +73,3 @@ def working_directory(container: Json, pod_dir: PodDir) -> Path:
     path = pod_dir.root / inside.lstrip("/")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
-
-
-def fingerprint(container: Json) -> str:
-    """Changes when the container has to be started anew (only its image may change in a Pod)."""
-    text = json.dumps(container, sort_keys=True).encode()
-    return hashlib.sha256(text).hexdigest()[:16]

@@ -90,7 +90,7 @@ class PodManager:
     def _replace(self, pods: list[Json]) -> None:
         present = {pod["metadata"]["uid"] for pod in pods}
         for pod in pods:
-            self._update(pod)
+            self._update(pod, listed=True)
         for uid, worker in self._workers.items():
             if uid not in present:
                 worker.gone()
@@ -108,13 +108,13 @@ class PodManager:
         version: str | None = pod["metadata"].get("resourceVersion")
         return version
 
-    def _update(self, pod: Json) -> None:
+    def _update(self, pod: Json, *, listed: bool = False) -> None:
         pod.setdefault("apiVersion", "v1")
         pod.setdefault("kind", "Pod")
         uid = pod["metadata"]["uid"]
         worker = self._workers.get(uid)
         if worker is not None:
-            worker.update(pod)
+            worker.update(pod, listed=listed)
             return
         directory = PodDir(self._root / "pods" / uid)
         self._begin(PodWorker(self._context, pod, directory))

@@ -39,9 +39,10 @@ def pick(host: str, first: int, last: int, taken: Collection[int]) -> int:
 
     The range lies below the ephemeral ports, so that no outgoing connection takes it meanwhile.
     """
-    candidates = list(range(first, last + 1))
-    random.shuffle(candidates)
-    for port in candidates:
+    size = last - first + 1
+    start = random.randrange(size)
+    for step in range(size):
+        port = first + (start + step) % size
         if port not in taken and is_free(host, port):
             return port
     raise NoPort(f"no free port between {first} and {last}")

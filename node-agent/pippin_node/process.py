@@ -65,10 +65,8 @@ class Process:
         self._child: subprocess.Popen[bytes] | None = None
         self._changed = changed
         self._pending: int | None = None
-
-    @property
-    def note(self) -> Json:
-        return read_json(self.directory / "launch.json") or {}
+        #: What was noted beside the attempt when it began.
+        self.note: Json = {}
 
     @property
     def log(self) -> Path:
@@ -83,7 +81,8 @@ class Process:
         shutil.rmtree(self.directory, ignore_errors=True)  # of a start that failed half-way
         self.directory.mkdir(mode=0o700, parents=True)
         self.termination_log.touch(mode=0o600)
-        write_json(self.directory / "launch.json", launch.note)
+        self.note = dict(launch.note)
+        write_json(self.directory / "launch.json", self.note)
         os.mkfifo(self.directory / "alive", 0o600)
         reader = os.open(self.directory / "alive", os.O_RDONLY | os.O_NONBLOCK)
         writer = os.open(self.directory / "alive", os.O_WRONLY)
@@ -112,6 +111,7 @@ class Process:
 
     def adopt(self) -> None:
         """Take over what an earlier agent started: running still, or ended meanwhile."""
+        self.note = read_json(self.directory / "launch.json") or {}
         self._read_state()
         try:
             reader = os.open(self.directory / "alive", os.O_RDONLY | os.O_NONBLOCK)

@@ -57,14 +57,19 @@ def container_id(uid: str, name: str, attempt: int) -> str:
     return f"pippin://{uid}/{name}/{attempt}"
 
 
+def to_seconds(time: str) -> str:
+    """As the API server stores times; with anything finer each look would find a difference."""
+    return time.partition(".")[0].rstrip("Z") + "Z"
+
+
 def terminated(uid: str, name: str, ended: Ended) -> Json:
     """`state.terminated` of an attempt."""
     exit = ended.exit
     state: Json = {
         "exitCode": exit.code,
         "reason": exit_reason(exit),
-        "startedAt": ended.started_at or exit.finished_at,
-        "finishedAt": exit.finished_at,
+        "startedAt": to_seconds(ended.started_at or exit.finished_at),
+        "finishedAt": to_seconds(exit.finished_at),
         "containerID": container_id(uid, name, ended.attempt),
     }
     if exit.signal:
@@ -109,7 +114,7 @@ def _state(uid: str, seen: Seen) -> Json:
     if seen.ended is not None:
         return {"terminated": terminated(uid, seen.name, seen.ended)}
     if seen.running_since is not None:
-        return {"running": {"startedAt": seen.running_since}}
+        return {"running": {"startedAt": to_seconds(seen.running_since)}}
     reason, message = seen.waiting or ("ContainerCreating", "")
     return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +56,8 @@ class Layout:
     source: Source
     machine: Mapping[str, str]
     allow_host_path: tuple[Path, ...] = ()
+    #: What was written before, so that a look at what did not change touches no file.
+    written: dict[str, Payload] = field(default_factory=dict)
 
     async def lay_out(self, pod_dir: PodDir) -> None:
         """Bring all volumes up to date, link them into the Pod's root. Raises MountError."""
@@ -68,6 +70,8 @@ class Layout:
                 raise MountError(
                     f'MountVolume.SetUp failed for volume "{name}" : {error}'
                 ) from error
+        if pod_dir.mounted.exists():
+            return  # what is mounted where does not change in a Pod's life
         for path, mount in sorted(_mounts(self.pod).items()):
             _link(pod_dir.root / path.lstrip("/"), _target(places[mount["name"]], mount))
         for own in ("tmp", "home"):
@@ -98,8 +102,9 @@ class Layout:
         files = await self.payload(volume)
         if files is None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        else:
+        elif self.written.get(volume["name"]) != files:
             write(directory, files)
+            self.written[volume["name"]] = files
         return directory
 
     async def _projected(self, part: Json, volume: Json) -> Payload:

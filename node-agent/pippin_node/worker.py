@@ -18,11 +18,15 @@ from .context import Context, parse_time, rfc3339
 from .env import ConfigError
 from .ports import NoPort
 from .records import Json, PodDir
-from .volumes import Layout, MountError
+from .volumes import Layout, MountError, Payload
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_GRACE = 30
+#: Of what failed, doubled each time; seconds.
+FIRST_PAUSE = 0.05
+#: Refusals that are not told yet.
+EARLY_FAILURES = 5
 OVER = ("Succeeded", "Failed")
 
 
@@ -39,6 +43,10 @@ class PodWorker:
         self._failure: tuple[str, str] | None = None
         self._started_at: str = pod.get("status", {}).get("startTime") or rfc3339(context.now())
         self._laid_out_at: float | None = None
+        self._mount_failures = 0
+        self._written: dict[str, Payload] = {}
+        self._checked: Json | None = None
+        self._refusal: policy.Refusal | None = None
 
     @property
     def uid(self) -> str:
@@ -51,9 +59,9 @@ class PodWorker:
     def wake(self) -> None:
         self._wake.set()
 
-    def update(self, pod: Json) -> None:
-        """A newer state of the object."""
-        if _version(pod) < _version(self.pod):
+    def update(self, pod: Json, *, listed: bool = False) -> None:
+        """A state of the object; from a list it is the last word, even after a restored backup."""
+        if not listed and _version(pod) < _version(self.pod):
             return  # the watch lags behind the answer to our own write
         self.pod = pod
         for container, spec in zip(self.containers, pod["spec"]["containers"], strict=True):
@@ -80,13 +88,16 @@ class PodWorker:
 
     async def run(self) -> None:
         """Until the Pod is gone from this node."""
+        failures = 0
         while True:
             self._wake.clear()
             try:
                 pause = await self._end() if self.ending else await self._sync()
+                failures = 0
             except (ApiError, Unreachable) as error:
                 log.warning("pod.retry", pod=self.pod["metadata"]["name"], error=str(error))
-                pause = self.context.settings.retry_seconds
+                failures += 1
+                pause = self._pause(failures)
             except Exception:  # one Pod's trouble must not end the agent of all the others
                 log.exception("pod.failed", pod=self.pod["metadata"]["name"])
                 pause = self.context.settings.retry_seconds
@@ -97,6 +108,12 @@ class PodWorker:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _pause(self, failures: int) -> float:
+        """Before the next try: short at first, since much is there a moment later."""
+        return float(
+            min(FIRST_PAUSE * 2.0 ** min(failures, 32), self.context.settings.retry_seconds)
+        )
 
     @property
     def _status(self) -> Json:
@@ -115,7 +132,10 @@ class PodWorker:
         """One look at a Pod that is to run; seconds until the next one is due at the latest."""
         if self._status.get("phase") in OVER or self._failure is not None:
             return await self._stay_over()
-        refusal = policy.check(self.pod, self.context.rules)
+        if self._checked != self.pod["spec"]:
+            self._refusal = policy.check(self.pod, self.context.rules)
+            self._checked = self.pod["spec"]
+        refusal = self._refusal
         if refusal is not None:
             return await self._refuse(refusal)
         left = self._time_left()
@@ -143,17 +163,22 @@ class PodWorker:
             self.context.sources.of(self.pod),
             self.context.facts,
             settings.allow_host_path,
+            self._written,
         )
         try:
             await layout.lay_out(self.pod_dir)
         except (MountError, ApiError) as error:
-            self._event("Warning", "FailedMount", str(error))
-            return settings.retry_seconds
+            self._mount_failures += 1
+            # A node that is quick is refused until the API server's own caches know of the binding.
+            early = isinstance(error, ApiError) and error.status == 403
+            if not early or self._mount_failures > EARLY_FAILURES:
+                self._event("Warning", "FailedMount", str(error))
+            return self._pause(self._mount_failures)
         except Unreachable:
             if not self.pod_dir.mounted.exists():
                 raise
             return settings.retry_seconds  # what was laid out before serves on
-        self._laid_out_at = loop.time()
+        self._laid_out_at, self._mount_failures = loop.time(), 0
         return settings.resync_seconds
 
     async def _tend(self, container: Container) -> float:

@@ -76,6 +76,13 @@ async def test_a_container_that_never_ran_says_why_it_has_no_log(kubectl: Kubect
     await eventually(lambda: "is waiting to start: ContainerCreating" in words())
 
 
+async def test_exec_is_refused_in_plain_words(kubectl: Kubectl) -> None:
+    kubectl.apply(pod("toy"))
+    await eventually(lambda: ready(kubectl, "toy"))
+    with pytest.raises(KubectlFailed, match="exec is not supported on a native node"):
+        kubectl("exec", "toy", "--", "true")
+
+
 def test_strangers_and_the_unprivileged_read_no_logs(node_agent: NodeAgent) -> None:
     node = node_agent.kubectl.json("get", "node", node_agent.name)
     port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
