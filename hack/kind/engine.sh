@@ -16,7 +16,10 @@ host_docker() { [ -z "${PIPPIN_ENGINE_OWN:-}" ] && docker info >/dev/null 2>&1; 
 
 # in_engine COMMAND...: run it where the engine's sockets and networks are.
 in_engine() {
-  if host_docker; then "$@" && return || return; fi
+  if host_docker; then
+    "$@"
+    return
+  fi
   DOCKER_HOST=unix://$ENGINE_HOME/docker.sock DOCKER_BUILDKIT=0 \
     nsenter "--net=/run/netns/$ENGINE_NET" "$@"
 }
@@ -129,7 +132,7 @@ engine_restore() {
   done <"$ENGINE_HOME/before"
   for name in /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker /lib/modules /etc/docker \
     /opt/containerd; do
-    [ -d "$name" ] && ! grep -qx "folder $name" "$ENGINE_HOME/before" || continue
+    if [ ! -d "$name" ] || grep -qx "folder $name" "$ENGINE_HOME/before"; then continue; fi
     # Only folders, only empty ones, the deepest first.
     find "$name" -depth -type d -exec rmdir --ignore-fail-on-non-empty {} + 2>/dev/null || true
   done

@@ -3,10 +3,10 @@
     ApiError
     ├── BadRequest 400        ├── PayloadTooLarge 413    ├── UpstreamFailed 502
     ├── Unauthenticated 401   ├── UnsupportedMedia 415   ├── Overloaded 503
-    ├── Forbidden 403         ├── RateLimited 429        ├── NotReady 503
-    ├── ModelNotFound 404     ├── HeadersTooLarge 431    └── UpstreamTimeout 504
-    ├── NotFound 404          ├── Internal 500
-    ├── MethodNotAllowed 405  └── RequestTimeout 408
+    ├── ModelNotFound 404     ├── RateLimited 429        ├── NotReady 503
+    ├── NotFound 404          ├── HeadersTooLarge 431    └── UpstreamTimeout 504
+    ├── MethodNotAllowed 405  ├── Internal 500
+    └── RequestTimeout 408
 
 A message says what to do. Paths, keys, addresses and traces stay in the log.
 """
@@ -55,10 +55,6 @@ class BadRequest(ApiError):
 
 class Unauthenticated(ApiError):
     status, type, code = 401, "authentication_error", "invalid_api_key"
-
-
-class Forbidden(ApiError):
-    status, type, code = 403, "permission_error", "forbidden"
 
 
 class ModelNotFound(ApiError):

@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# What up, down and in share. Sourced after hack/lib.sh and engine.sh, never run.
+
+# shellcheck disable=SC2034 # used by the scripts that source this file
+CLUSTER=pippin
+KIND_HOME=$ROOT/.pippin/kind
+export KUBECONFIG=$KIND_HOME/kubeconfig
+
+# kind_program: kind from PATH where a Docker is the machine's own, else the pinned one.
+kind_program() {
+  if host_docker && command -v kind; then return; fi
+  say "$("$ROOT/hack/tools/build.sh" kind | tail -n 1)/kind"
+}
+
+# with_cluster COMMAND...: run it where the cluster's addresses are reachable.
+with_cluster() { in_engine "$@"; }
+
+nodes() { with_cluster kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} '\
+'{.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'; }

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# A kind cluster with Pippin's images in it: one control plane, a node with a fake GPU, a plain one.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=hack/lib.sh
+. "$HERE/../lib.sh"
+# shellcheck source=hack/kind/engine.sh
+. "$HERE/engine.sh"
+# shellcheck source=hack/kind/lib.sh
+. "$HERE/lib.sh"
+
+LOGS=$PIPPIN_CACHE/logs
+WEIGHTS=${PIPPIN_WEIGHTS:-$PIPPIN_CACHE/models}
+IMAGES=(operator gateway server)
+
+# config: cluster.yaml, with what a node image of our own needs.
+config() {
+  sed "s|WEIGHTS|$WEIGHTS|" "$HERE/cluster.yaml" |
+    if host_docker; then cat; else grep -v '^networking:' && grep -v '^#' "$HERE/bare.yaml"; fi
+}
+
+# step WORDS COMMAND...: one step of the story, its output in a log.
+step() {
+  local words=$1 log
+  log=$LOGS/kind-$(printf %s "$1" | tr -c 'a-z0-9\n' -).log
+  shift
+  watched "$words" "$log" "$@" || {
+    tail -n 12 "$log" >&2
+    die "$words failed; the whole log is $log"
+  }
+}
+
+create() {
+  config >"$KIND_HOME/cluster.yaml" && in_engine "$KIND" create cluster --name "$CLUSTER" \
+    --config "$KIND_HOME/cluster.yaml" --kubeconfig "$KUBECONFIG" ${IMAGE:+--image "$IMAGE"}
+}
+
+# network: instead of kind's own CNI: addresses from the node's range, routes to the other nodes.
+network() {
+  local node range other other_range other_address
+  while read -r node range _; do
+    sed "s|RANGE|$range|" "$HERE/node/cni.conflist" |
+      in_engine docker exec -i "$node" cp /dev/stdin /etc/cni/net.d/10-pippin.conflist || return
+    while read -r other other_range other_address; do
+      [ "$node" = "$other" ] || in_engine docker exec "$node" \
+        ip route replace "$other_range" via "$other_address" </dev/null || return
+    done < <(nodes)
+  done < <(nodes)
+}
+
+# places: the first worker passes for a node with one NVIDIA GPU, as its operator would label it.
+places() {
+  local node=$CLUSTER-worker gpu
+  gpu='[{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "1"}]'
+  with_cluster kubectl label --overwrite node "$node" nvidia.com/gpu.present=true \
+    nvidia.com/gpu.product=NVIDIA-L4 &&
+    with_cluster kubectl taint --overwrite node "$node" nvidia.com/gpu=present:NoSchedule &&
+    with_cluster kubectl patch node "$node" --subresource=status --type=json -p "$gpu"
+}
+
+settled() {
+  with_cluster kubectl wait node --all --for=condition=Ready --timeout=120s &&
+    with_cluster kubectl -n kube-system rollout status deployment/coredns --timeout=120s
+}
+
+load() {
+  local version images=()
+  version=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
+  images=("pippin-operator:$version" "pippin-gateway:$version" "pippin-server:$version-mlx")
+  in_engine "$KIND" load docker-image --name "$CLUSTER" "${images[@]}"
+}
+
+mkdir -p "$KIND_HOME" "$LOGS" "$WEIGHTS"
+engine_up
+IMAGE=${PIPPIN_NODE_IMAGE:-}
+"$HERE/../images/build.sh" "${IMAGES[@]}"
+if ! host_docker; then
+  "$HERE/../tools/build.sh" >/dev/null
+  "$HERE/../tools/build.sh" kind >/dev/null
+  step "node image" "$HERE/node-image.sh"
+  IMAGE=$(tail -n 1 "$LOGS/kind-node-image.log")
+fi
+KIND=$(kind_program | tail -n 1)
+PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
+if ! in_engine "$KIND" get clusters 2>/dev/null | grep -qx "$CLUSTER"; then
+  step "cluster" create
+fi
+host_docker || step "network of the nodes" network
+step "places" places
+step "nodes ready" settled
+step "images into the nodes" load
+say "      the cluster is up: hack/kind/in.sh kubectl get nodes"
