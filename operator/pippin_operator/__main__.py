@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -49,8 +47,7 @@ def _main(argv: list[str]) -> int:
             print(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
         return 78
     logs.configure(settings.log_level)
-    with suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(_run(settings))
+    asyncio.run(_run(settings))
     log.info("operator.stopped")
     return 0
 
@@ -70,11 +67,6 @@ async def _run(settings: Settings) -> None:
     lifecycle = Lifecycle(deps, credentials, metrics)
     host, port = settings.listen()
     app = application(metrics, lambda: lifecycle.synced)
-    # Until the watches run; they then take the signals over and end in good order.
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
     async with served(app, host, port):
         log.info("operator.started", version=__version__, host=host, port=port)
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cluster.controlplane import ControlPlane
 
-from support.operator import Cluster, Operator, install
+from support.operator_process import Cluster, Operator, install
 
 
 @pytest.fixture(scope="session")

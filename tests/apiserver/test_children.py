@@ -8,7 +8,7 @@ import pytest
 from pippin_contract import serverconfig, wire
 from support.eventually import eventually
 from support.manifests import model
-from support.operator import SYSTEM, Cluster, Operator
+from support.operator_process import SYSTEM, Cluster, Operator
 
 CHILDREN = (("deployments", "tiny"), ("services", "tiny"), ("configmaps", "tiny-server"))
 

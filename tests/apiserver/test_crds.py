@@ -5,7 +5,7 @@ import re
 import pytest
 
 from support.manifests import key, model
-from support.operator import CRDS, Cluster
+from support.operator_process import CRDS, Cluster
 
 
 @pytest.mark.parametrize("name", ["modeldeployments.pippin.dev", "apikeys.pippin.dev"])

@@ -11,7 +11,7 @@ import yaml
 from pippin_contract import apikeys, wire
 from support.eventually import eventually
 from support.manifests import key
-from support.operator import PATHS, Cluster, Operator
+from support.operator_process import PATHS, Cluster, Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
 

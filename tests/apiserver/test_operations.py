@@ -16,7 +16,7 @@ from pippin_contract import wire
 from support.apiserver import new_namespace, running_control_plane
 from support.eventually import eventually
 from support.manifests import key, model
-from support.operator import SYSTEM, Cluster, Operator, install, write_token
+from support.operator_process import SYSTEM, Cluster, Operator, install, write_token
 
 MONITOR_CRD = {
     "apiVersion": "apiextensions.k8s.io/v1",

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from support.manifests import key, model
-from support.operator import Cluster
+from support.operator_process import Cluster
 
 MLX = {"type": "mlx"}
 EXTERNAL = {"type": "external", "external": {"url": "https://api.example.com/v1"}}

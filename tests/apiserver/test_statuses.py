@@ -7,7 +7,7 @@ import pytest
 from support import pods
 from support.eventually import eventually
 from support.manifests import model
-from support.operator import Cluster, Operator
+from support.operator_process import Cluster, Operator
 
 
 class Model:

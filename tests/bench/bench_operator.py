@@ -36,7 +36,7 @@ from pippin_operator.telemetry import Metrics  # noqa: E402
 from support.apiserver import new_namespace, running_control_plane  # noqa: E402
 from support.eventually import eventually  # noqa: E402
 from support.manifests import model  # noqa: E402
-from support.operator import Operator, install  # noqa: E402
+from support.operator_process import Operator, install  # noqa: E402
 
 AT_ONCE = 32
 STILL_SECONDS = 20

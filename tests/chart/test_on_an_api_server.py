@@ -112,9 +112,11 @@ def test_the_notes_name_the_way_in_and_hold_manifests_that_work(
 
 
 def printed_notes(kubectl: Kubectl, release: Chart, preset: str) -> str:
+    # Nothing is installed; what other tests have put there under the same names does not matter.
     said = release.run(
         *("install", "pippin", str(CHART), "-n", release.namespace, "--dry-run=client"),
-        *("--kubeconfig", str(kubectl.kubeconfig), "--set", "crds.install=false"),
+        *("--take-ownership", "--set", "crds.install=false"),
+        *("--kubeconfig", str(kubectl.kubeconfig)),
         *preset_args(preset),
     )
     return said.partition("NOTES:")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -116,6 +117,15 @@ async def test_readiness_follows_the_probe_without_a_restart(kubectl: Kubectl) -
     assert first(kubectl.json("get", "pod", "toy"))["restartCount"] == 0
     expected = "Readiness probe failed: HTTP probe failed with statuscode: 503"
     await eventually(lambda: expected in event_messages(kubectl, "Unhealthy"))
+
+
+async def test_readiness_that_others_took_away_is_given_back(kubectl: Kubectl) -> None:
+    """As Kubernetes does with Pods of nodes that it has not heard of for a while."""
+    kubectl.apply(pod("toy", container(readinessProbe=READY)))
+    await eventually(lambda: ready(kubectl, "toy"))
+    unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    kubectl("patch", "pod", "toy", "--subresource=status", "-p", json.dumps(unready))
+    await eventually(lambda: ready(kubectl, "toy"))
 
 
 async def test_a_container_that_fails_its_liveness_probe_is_restarted(kubectl: Kubectl) -> None:

@@ -76,10 +76,10 @@ class Tenant:
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         self.kubectl.apply(*manifests)
 
-    def wait_ready(self, *names: str) -> None:
+    def wait_ready(self, *names: str, within: int = READY_WITHIN) -> None:
         targets = [f"mdep/{name}" for name in names]
-        limit = f"--timeout={READY_WITHIN}s"
-        self.kubectl("wait", *targets, "--for=condition=Ready", limit, timeout=READY_WITHIN + 10)
+        limit = f"--timeout={within}s"
+        self.kubectl("wait", *targets, "--for=condition=Ready", limit, timeout=within + 10)
 
     def server_pods(self, name: str) -> list[dict[str, Any]]:
         """Pods of one ModelDeployment that are not on their way out."""

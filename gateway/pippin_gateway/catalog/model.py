@@ -99,6 +99,8 @@ class PodState:
     namespace: str
     model: str
     replica: Replica | None
+    #: Its node is not heard of; what the Pod said last is that it takes requests.
+    unheard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +128,25 @@ def assemble(
 
     When two ModelDeployments of a namespace claim a name, the older one has it, and a served
     name goes before an alias: the same everywhere, whatever the order of events.
+
+    Replicas on nodes that Kubernetes does not hear of are tried when there is no other: after an
+    outage of the API server that is all of them, and they serve as before.
     """
     rows: dict[str, Row[ApiKey]] = {}
     for key in keys:
         rows.update(key.rows)
-    ready: dict[tuple[str, str], list[Replica]] = {}
+    heard: dict[tuple[str, str], list[Replica]] = {}
+    unheard: dict[tuple[str, str], list[Replica]] = {}
     for pod in pods:
         if pod.replica is not None:
-            ready.setdefault((pod.namespace, pod.model), []).append(pod.replica)
+            found = unheard if pod.unheard else heard
+            found.setdefault((pod.namespace, pod.model), []).append(pod.replica)
     by_age = sorted(models, key=lambda spec: (spec.created, spec.namespace, spec.name))
-    known = [_model(spec, ready.get((spec.namespace, spec.name), [])) for spec in by_age]
+    known = [
+        _model(spec, heard.get(owner) or unheard.get(owner) or [])
+        for spec in by_age
+        for owner in [(spec.namespace, spec.name)]
+    ]
     by_namespace: dict[str, list[Model]] = {}
     for model in known:
         by_namespace.setdefault(model.spec.namespace, []).append(model)

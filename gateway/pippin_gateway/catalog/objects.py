@@ -85,23 +85,37 @@ def parse_model(raw: Raw) -> ModelSpec | None:
 
 
 def parse_pod(raw: Raw) -> PodState:
-    """A server Pod. It takes requests when it is Ready, not being deleted, and has an address."""
+    """A server Pod. It takes requests when it is Ready, not being deleted, and has an address.
+
+    From a Pod on a node that is not heard of, Kubernetes takes Ready away, gives no reason, and
+    leaves the node's own word as it was: ContainersReady.
+    """
     namespace, pod = ref(raw)
     metadata, status = raw["metadata"], _part(raw, "status")
     model = (metadata.get("labels") or {}).get(LABEL_INSTANCE) or ""
-    conditions = {
-        condition.get("type"): condition.get("message") or ""
-        for condition in status.get("conditions") or ()
-        if condition.get("status") == "True"
-    }
+    conditions = {condition.get("type"): condition for condition in status.get("conditions") or ()}
+    ready = _is_true(conditions, "Ready")
+    unheard = (
+        not ready
+        and _is_true(conditions, "ContainersReady")
+        and not conditions.get("Ready", {}).get("reason")
+    )
     replica = None
-    if "Ready" in conditions and not metadata.get("deletionTimestamp"):
-        address = _address(raw, conditions.get(ENDPOINT_CONDITION), status.get("podIP"))
+    if (ready or unheard) and not metadata.get("deletionTimestamp"):
+        endpoint = None
+        if _is_true(conditions, ENDPOINT_CONDITION):
+            endpoint = conditions[ENDPOINT_CONDITION].get("message") or ""
+        address = _address(raw, endpoint, status.get("podIP"))
         if address is not None:
             host, port = address
             # A container that was started again may have another port: then it is another replica.
             replica = Replica(f"{metadata['uid']}/{host}:{port}", pod=pod, host=host, port=port)
-    return PodState(namespace=namespace, model=model, replica=replica)
+    return PodState(namespace=namespace, model=model, replica=replica, unheard=unheard)
+
+
+def _is_true(conditions: Raw, kind: str) -> bool:
+    condition = conditions.get(kind)
+    return condition is not None and condition.get("status") == "True"
 
 
 def patterns(globs: Any, namespace: str) -> re.Pattern[str]:

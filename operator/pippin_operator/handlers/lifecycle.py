@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, cast
 
 import kopf
@@ -46,23 +47,46 @@ class Lifecycle:
         self._deps = deps
         self._credentials = credentials
         self._metrics = metrics
+        self._stop = asyncio.Event()
         self.synced = False
 
     async def run(self) -> None:
-        """Sessions, until cancelled or until one is told to end."""
-        while True:
+        """Sessions, until the process is told to end."""
+        self._own_signals()
+        while not self._stop.is_set():
             try:
                 await self._session()
                 return
-            except asyncio.CancelledError:
-                raise
-            except Exception:
+            except Exception as error:
+                if self._stop.is_set():
+                    # kopf that is stopped while it starts fails in one of its tasks: no matter.
+                    log.debug("session.cut", why=repr(error))
+                    return
                 # Framework and network errors alike: the next session starts from what is true.
                 log.exception("session.failed", again_in=_WAIT)
-            await asyncio.sleep(_WAIT)
+            await self._unless_stopped(asyncio.sleep(_WAIT))
+
+    def _own_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it; false when the end came before it was done."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            return task.done()
+        finally:
+            stop.cancel()
+            task.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _session(self) -> None:
-        await self._begin()
+        if not await self._unless_stopped(self._begin()):
+            return
         queue = WorkQueue(
             worker(self._deps, self._metrics), concurrency=self._deps.settings.concurrency
         )
@@ -80,6 +104,7 @@ class Lifecycle:
                 settings=_kopf_settings(),
                 clusterwide=True,
                 standalone=True,
+                stop_flag=self._stop,
             )
         finally:
             for task in loops:
@@ -147,6 +172,11 @@ class Lifecycle:
         registry = kopf.OperatorRegistry()
         for door in (modeldeployments, apikeys, children):
             door.register(registry, self._deps.store, queue)
+
+        @kopf.on.startup(id="signals", registry=registry)
+        async def signals(**_: Any) -> None:
+            """kopf has just taken the signals over; a stop would be lost with its session."""
+            self._own_signals()
 
         @kopf.on.login(id="login", registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:

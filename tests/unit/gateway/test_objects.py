@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from pippin_contract import wire
+from pippin_gateway.catalog.model import assemble
 from pippin_gateway.catalog.objects import Malformed, parse_key, parse_model, parse_pod
 from pippin_gateway.catalog.store import PAUSE, CatalogStore
 from support.eventually import eventually
-from support.gateway import key_object, model_object, new_key, pod_object
+from support.gateway import NAMESPACE, key_object, model_object, new_key, pod_object
 
 
 def container_pod(ip: str | None = "10.0.0.7", **container: Any) -> dict[str, Any]:
@@ -44,6 +45,30 @@ def test_a_pod_without_readiness_address_or_future_takes_no_requests() -> None:
     assert address(pod_object("p", 1, ready=False)) is None
     assert address(pod_object("p", 1, deleting=True)) is None
     assert address({"metadata": pod_object("p", 1)["metadata"]}) is None
+
+
+def marked(name: str, port: int, **ready: str) -> dict[str, Any]:
+    """A Pod whose Ready condition is no longer what its node says."""
+    raw = pod_object(name, port)
+    raw["status"]["conditions"][0] = {"type": "Ready", "status": "False", **ready}
+    raw["status"]["conditions"].append({"type": "ContainersReady", "status": "True"})
+    return raw
+
+
+def served_by(*pods: dict[str, Any]) -> list[str]:
+    known = parse_model(model_object())
+    assert known is not None
+    (model,) = assemble([], [known], map(parse_pod, pods)).by_namespace[NAMESPACE]
+    return [replica.pod for replica in model.replicas]
+
+
+def test_pods_on_nodes_that_are_not_heard_of_are_tried_when_there_is_no_other() -> None:
+    assert served_by(marked("lost", 1), marked("missing", 2)) == ["lost", "missing"]
+    assert served_by(marked("lost", 1), pod_object("heard", 2)) == ["heard"]
+
+
+def test_a_pod_that_waits_for_its_readiness_gate_is_not_tried() -> None:
+    assert served_by(marked("gated", 1, reason="ReadinessGatesNotReady")) == []
 
 
 @pytest.mark.parametrize(
