@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -114,8 +114,18 @@ def with_times(current: list[Json], known: list[Json], now: str) -> list[Json]:
     return done
 
 
+def says_the_same(current: list[Json], told: list[Json]) -> bool:
+    """Whether the API server has these conditions, their times aside."""
+    known = {condition["type"]: condition for condition in told}
+    return all(
+        known.get(condition["type"], {}).get(name) == value
+        for condition in current
+        for name, value in condition.items()
+    )
+
+
 class NodeKeeper:
-    """Registers the Node and posts its status: at once when it changed, else now and then."""
+    """Registers the Node and posts its status: at once when it differs, else now and then."""
 
     def __init__(
         self,
@@ -129,8 +139,7 @@ class NodeKeeper:
         self.now = context.now
         self.machine = machine
         self.port = port
-        self._known: list[Json] = []
-        self._posted: tuple[Any, ...] | None = None
+        self._posted: Json | None = None
         self._posted_at: datetime | None = None
 
     @property
@@ -147,7 +156,6 @@ class NodeKeeper:
                 raise
             body = {"metadata": {"labels": wanted["metadata"]["labels"]}}
             node = await self.client.patch(self.path, body)
-        self._known = node.get("status", {}).get("conditions", [])
         return str(node["metadata"]["uid"])
 
     def status(self, root: Path) -> Json:
@@ -181,18 +189,21 @@ class NodeKeeper:
         }
 
     async def post(self) -> None:
-        """Write the status if it changed or is old."""
+        """Write the status if it is not what the API server has, or is old."""
         status = self.status(self.settings.root)
         now = self.now()
-        key = tuple(sorted((name, repr(value)) for name, value in status.items()))
+        # Any version will do: a Node that was not heard of for a while is marked so by others.
+        node = await self.client.get(self.path, {"resourceVersion": "0"})
         fresh = self._posted_at is not None and (
             (now - self._posted_at).total_seconds() < self.settings.node_status_seconds
         )
-        if key == self._posted and fresh:
+        told = node.get("status", {}).get("conditions", [])
+        if fresh and status == self._posted and says_the_same(status["conditions"], told):
             return
-        status["conditions"] = with_times(status["conditions"], self._known, rfc3339(now))
+        self._posted = copy.deepcopy(status)
+        status["conditions"] = with_times(status["conditions"], told, rfc3339(now))
         await self.client.patch(f"{self.path}/status", {"status": status}, STRATEGIC)
-        self._known, self._posted, self._posted_at = status["conditions"], key, now
+        self._posted_at = now
 
     async def run(self) -> None:
         """For ever; the API server may come and go."""

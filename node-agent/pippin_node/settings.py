@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         description="How often the Node's status is written when nothing changes.",
     )
     node_check_seconds: float = Field(
-        default=60, gt=0, description="How often the machine is looked at for changes."
+        default=10, gt=0, description="How often the Node is compared with the machine."
     )
     resync_seconds: float = Field(
         default=60, gt=0, description="How often volumes are looked at again."

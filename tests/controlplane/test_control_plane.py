@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -69,13 +70,13 @@ def test_another_process_may_take_the_control_plane_down(kubernetes_programs: Pa
     assert plane.processes.names() == []
 
 
-async def test_a_record_whose_pid_went_to_someone_else_ends_nobody(
+def test_a_record_whose_pid_went_to_someone_else_ends_nobody(
     tmp_path: Path, kubernetes_programs: Path
 ) -> None:
     plane = ControlPlane.create(tmp_path / "cluster", kubernetes_programs)
     with subprocess.Popen(["sleep", "60"]) as bystander:
         record = plane.processes.start("gone", ["true"], {})
-        await eventually(lambda: not plane.processes.running("gone"))
+        os.waitid(os.P_PID, record.pid, os.WEXITED | os.WNOWAIT)
         taken_over = replace(record, pid=bystander.pid, started="long ago")
         (plane.state / "run" / "gone.json").write_text(json.dumps(asdict(taken_over)))
         plane.remove()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -46,6 +48,32 @@ async def test_a_joined_machine_is_a_ready_node_that_says_what_it_is(
     }
     lease = node_agent.kubectl.json("-n", "kube-node-lease", "get", "lease", "toy")
     assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+
+
+async def test_a_node_that_was_given_up_for_a_while_is_ready_again(
+    node_agent: NodeAgent, full_control_plane: ControlPlane
+) -> None:
+    """As Kubernetes does when the node was not heard of, for an outage of the API server, say."""
+    kubectl, name = node_agent.kubectl, node_agent.name
+    before = kubectl.condition("node", name, "Ready")
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    kubectl(
+        *("patch", "node", name, "--subresource=status"),
+        *("-p", json.dumps({"status": {"conditions": [unknown]}})),
+    )
+    after = await eventually(
+        lambda: kubectl.condition("node", name, "Ready"),
+        until=lambda condition: condition["status"] == "True",
+    )
+    assert after["reason"] == before["reason"]
+
+
+async def test_a_settled_node_writes_no_status(node_agent: NodeAgent) -> None:
+    node = node_agent.kubectl.json("get", "node", node_agent.name)
+    # Long enough for several looks: that nothing happens is the state under test.
+    await asyncio.sleep(3 * float(node_agent.environment()["PIPPIN_NODE_NODE_CHECK_SECONDS"]))
+    later = node_agent.kubectl.json("get", "node", node_agent.name)
+    assert later["metadata"]["resourceVersion"] == node["metadata"]["resourceVersion"]
 
 
 async def test_a_mac_is_tainted_so_that_only_its_own_pods_come(spare: NodeAgent) -> None:
