@@ -9,6 +9,6 @@ gateway=$("$HERE/install.sh" | tail -n 1)
 # The nodes see the cache of the weights as /models.
 model=$("$VENV/bin/python" "$ROOT/hack/weights.py" | tail -n 1)
 cd "$ROOT"
-PIPPIN_E2E_GATEWAY_URL=$gateway \
+PIPPIN_E2E_GATEWAY_URL=$gateway PIPPIN_E2E_SAME_MACHINE=1 \
   PIPPIN_E2E_WEIGHTS_URI=file:///models/${model#"$PIPPIN_CACHE/models/"} \
   "$HERE/in.sh" "$VENV/bin/python" -m pytest tests/e2e "$@"

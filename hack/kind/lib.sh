@@ -17,3 +17,10 @@ with_cluster() { in_engine "$@"; }
 
 nodes() { with_cluster kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} '\
 '{.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'; }
+
+# remove_cluster: by kind's own label, so that no kind is needed for what is left of a cluster.
+remove_cluster() {
+  local containers
+  mapfile -t containers < <(in_engine docker ps -aq --filter "label=io.x-k8s.kind.cluster=$CLUSTER")
+  [ ${#containers[@]} -eq 0 ] || in_engine docker rm -f -v "${containers[@]}" >/dev/null
+}

@@ -82,7 +82,9 @@ if ! host_docker; then
 fi
 KIND=$(kind_program | tail -n 1)
 PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
-if ! in_engine "$KIND" get clusters 2>/dev/null | grep -qx "$CLUSTER"; then
+if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then
+  # What is left of one whose engine or machine went down does not come back as it was.
+  remove_cluster
   step "cluster" create
 fi
 host_docker || step "network of the nodes" network

@@ -87,6 +87,12 @@ async def test_the_signing_key_is_made_once(cluster: Cluster, operator: Operator
     assert cluster.get("secrets", SYSTEM, wire.SIGNING_SECRET)["data"] == before
 
 
+async def test_told_to_end_while_its_watches_begin_it_ends(operator: Operator):
+    for _ in range(4):
+        assert operator.stop(within=12) == 0
+        await operator.start()
+
+
 async def test_the_charts_empty_signing_secret_is_filled_and_stays_the_charts(
     cluster: Cluster, operator: Operator
 ):

@@ -1,8 +1,9 @@
 """One Pippin for the whole run, and a namespace of its own for every test.
 
 Without KUBECONFIG the suite makes an embedded cluster of its own and removes it at the end. With it
-the suite uses that cluster: PIPPIN_E2E_GATEWAY_URL says where its gateway answers and
-PIPPIN_E2E_WEIGHTS_URI which weights its nodes have.
+the suite uses that cluster: PIPPIN_E2E_GATEWAY_URL says where its gateway answers,
+PIPPIN_E2E_WEIGHTS_URI which weights its nodes have, and PIPPIN_E2E_SAME_MACHINE, when set, that the
+nodes' processes are seen from here.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from support.kubectl import Kubectl
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "KUBECONFIG" not in os.environ:
+        return
     for item in items:
-        if "KUBECONFIG" in os.environ and item.get_closest_marker("embedded"):
+        if item.get_closest_marker("embedded"):
             item.add_marker(pytest.mark.skip(reason="needs a cluster of the suite's own"))
+        if item.get_closest_marker("same_machine") and "PIPPIN_E2E_SAME_MACHINE" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="needs nodes on this machine"))
 
 
 @pytest.fixture(scope="session")

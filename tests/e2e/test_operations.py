@@ -53,6 +53,7 @@ async def test_new_engine_arguments_roll_without_a_failed_request(tenant: Tenant
     assert tally.failures == []
 
 
+@pytest.mark.same_machine
 async def test_a_killed_server_comes_back_and_its_status_never_lies(
     cluster: Cluster, tenant: Tenant
 ):
@@ -60,7 +61,7 @@ async def test_a_killed_server_comes_back_and_its_status_never_lies(
     tenant.wait_ready("echo")
     client = await tenant.client("app")
     (pod,) = tenant.server_pods("echo")
-    os.kill(cluster.pid_of(pod), signal.SIGKILL)
+    os.kill(cluster.pids_of(pod)[0], signal.SIGKILL)
     down = await tenant.condition("mdep", "echo", "Ready", "False")
     assert down["reason"] in {"CrashLooping", "NoReadyReplicas", "Loading"}
     assert down["message"]
@@ -121,13 +122,14 @@ async def test_nothing_fails_while_the_api_server_is_away(cluster: Cluster, tena
     assert tenant.server_pods("echo")[0]["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
+@pytest.mark.same_machine
 async def test_deleting_everything_leaves_nothing(cluster: Cluster, tenant: Tenant):
     tenant.apply(model("echo", tenant.namespace), key("app", tenant.namespace))
     tenant.wait_ready("echo")
     await tenant.client("app")
     (pod,) = tenant.server_pods("echo")
-    trace = cluster.trace_of(pod)
-    assert trace.exists()
+    assert cluster.pids_of(pod)
+    assert cluster.files_of(pod) or cluster.node_root is None
     tenant.kubectl("delete", "mdep/echo", "apikey/app")
 
     def left() -> list[str]:
@@ -139,7 +141,7 @@ async def test_deleting_everything_leaves_nothing(cluster: Cluster, tenant: Tena
         ]
 
     await eventually(left, until=lambda names: names == [], within=90)
-    await eventually(lambda: not trace.exists(), within=30)
+    await eventually(lambda: cluster.pids_of(pod) == cluster.files_of(pod) == [], within=30)
 
 
 async def test_the_key_is_in_its_secret_and_nowhere_else(cluster: Cluster, tenant: Tenant):

@@ -46,19 +46,31 @@ class Cluster:
         assert self.control_plane is not None
         self.control_plane.start_apiserver()
 
-    def trace_of(self, pod: Mapping[str, Any]) -> Path:
-        """The native Pod's directory on this machine."""
-        assert self.node_root is not None
-        return self.node_root / "pods" / str(pod["metadata"]["uid"])
+    def pids_of(self, pod: Mapping[str, Any]) -> list[int]:
+        """The Pod's processes, where the node's processes are this machine's, the first first.
 
-    def pid_of(self, pod: Mapping[str, Any]) -> int:
-        """The native Pod's process, found by the root that the agent passed to it."""
-        wanted = f"{native.ROOT}={self.trace_of(pod)}/".encode()
-        for environ in Path("/proc").glob("[0-9]*/environ"):
+        A native Pod's carry the root that the agent passed on, a container's are in its cgroup.
+        """
+        uid = str(pod["metadata"]["uid"])
+        root = f"{native.ROOT}=".encode()
+        names = (uid.encode(), uid.replace("-", "_").encode())
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if any(item.startswith(wanted) for item in environ.read_bytes().split(b"\0")):
-                    return int(environ.parent.name)
-        raise AssertionError(f"no process of {pod['metadata']['name']}")
+                environ = (process / "environ").read_bytes().split(b"\0")
+                inside = any(item.startswith(root) and names[0] in item for item in environ)
+                cgroup = (process / "cgroup").read_bytes()
+                if inside or any(name in cgroup for name in names):
+                    found.append(process)
+        programs = [one for one in found if (one / "comm").read_text().strip() != "pause"]
+        return sorted(int(one.name) for one in programs)
+
+    def files_of(self, pod: Mapping[str, Any]) -> list[Path]:
+        """What a native node keeps of the Pod on this machine."""
+        if self.node_root is None:
+            return []
+        directory = self.node_root / "pods" / str(pod["metadata"]["uid"])
+        return [directory] if directory.exists() else []
 
 
 @dataclass

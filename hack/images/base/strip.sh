@@ -26,7 +26,9 @@ rm -rf /var/lib/dpkg/info /var/lib/apt /var/cache/* /var/log/* /usr/share/doc /u
   /usr/lib/*/gconv /usr/lib/*/perl-base /usr/local/bin/pip* /usr/local/bin/idle* \
   /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/site-packages/setuptools* \
   /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/lib/python3*/lib2to3 \
-  /usr/lib/python3*/distutils /usr/local/lib/python3*/lib2to3 /root/.cache /tmp/*
+  /usr/lib/python3*/distutils /usr/local/lib/python3*/lib2to3 \
+  /usr/lib/python3*/test /usr/local/lib/python3*/test /usr/lib/python3*/pydoc_data \
+  /usr/local/lib/python3*/pydoc_data /usr/share/zoneinfo/right /root/.cache /tmp/*
 
 # A number, so that a Pod's runAsNonRoot can be checked; a home that exists and belongs to nobody.
 echo 'pippin:x:65532:65532:pippin:/nonexistent:/usr/sbin/nologin' >>/etc/passwd

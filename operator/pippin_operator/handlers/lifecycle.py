@@ -99,18 +99,26 @@ class Lifecycle:
             asyncio.create_task(_every(settings.api_check_seconds, lambda: self._look(queue))),
         ]
         try:
-            await kopf.operator(
-                registry=self._registry(queue),
-                settings=_kopf_settings(),
-                clusterwide=True,
-                standalone=True,
-                stop_flag=self._stop,
-            )
+            await self._watch(queue)
         finally:
             for task in loops:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await queue.close()
+
+    async def _watch(self, queue: WorkQueue[Ref]) -> None:
+        """kopf's watches, until told to end or until they fail for good."""
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(queue),
+            settings=_kopf_settings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=self._stop,
+        )
+        # kopf has just taken the signals: one that came to it would be forgotten with this session.
+        self._own_signals()
+        await kopf.run_tasks(tasks, ignored=others)
 
     async def _begin(self) -> None:
         """Wait for what must be there, with words, then read everything."""
@@ -172,11 +180,6 @@ class Lifecycle:
         registry = kopf.OperatorRegistry()
         for door in (modeldeployments, apikeys, children):
             door.register(registry, self._deps.store, queue)
-
-        @kopf.on.startup(id="signals", registry=registry)
-        async def signals(**_: Any) -> None:
-            """kopf has just taken the signals over; a stop would be lost with its session."""
-            self._own_signals()
 
         @kopf.on.login(id="login", registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:

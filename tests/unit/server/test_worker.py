@@ -142,6 +142,7 @@ async def test_closing_tells_those_who_wait() -> None:
 async def test_the_clock_of_progress_stands_while_a_step_hangs() -> None:
     async with a_worker() as (worker, batcher):
         await all_of(worker, 1)
+        await eventually(lambda: worker.batch_size == 0, within=5)
         batcher.gate.clear()
         waiting = asyncio.create_task(all_of(worker, 1))
         await eventually(lambda: worker.batch_size == 1, within=5)
