@@ -32,9 +32,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pippin_contract import apikeys, native, wire
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
 
-HERE = Path(__file__).parent
+from pippin_contract import apikeys, native, wire  # noqa: E402
+from support.gateway_process import configured  # noqa: E402 - found by the path above
+
 TOOLS = HERE / "gateway"
 #: name -> connections, requests a second (0: as many as go), microseconds between events (-1: none)
 SHAPES = {
@@ -157,8 +160,6 @@ def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[byt
 @contextlib.contextmanager
 def gateway(work: Path, api: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """As in a Pod of the embedded cluster."""
-    from support.gateway_process import configured
-
     kubeconfig = work / "kubeconfig"
     server = f"http://127.0.0.1:{api}"
     kubeconfig.write_text(
