@@ -5,10 +5,18 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$HERE/../lib.sh"
 
+# ingress: where its TLS port answers, on the same node as the gateway's.
+ingress() {
+  local address=${gateway#http://}
+  say "${address%:*}:30443"
+}
+
 gateway=$("$HERE/install.sh" | tail -n 1)
 # The nodes see the cache of the weights as /models.
 model=$("$VENV/bin/python" "$ROOT/hack/weights.py" | tail -n 1)
 cd "$ROOT"
 PIPPIN_E2E_GATEWAY_URL=$gateway PIPPIN_E2E_SAME_MACHINE=1 \
+  PIPPIN_E2E_INGRESS_URL=https://$(ingress) PIPPIN_E2E_INGRESS_HOST=pippin.test \
+  PIPPIN_E2E_INGRESS_CA=$ROOT/.pippin/kind/pki/ca.crt \
   PIPPIN_E2E_WEIGHTS_URI=file:///models/${model#"$PIPPIN_CACHE/models/"} \
   "$HERE/in.sh" "$VENV/bin/python" -m pytest tests/e2e "$@"

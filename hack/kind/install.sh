@@ -1,18 +1,40 @@
 #!/usr/bin/env bash
-# Installs the chart in the kind cluster, in a namespace that enforces Pod Security `restricted`.
+# Installs the chart in the kind cluster, in a namespace that enforces Pod Security `restricted`,
+# behind an ingress controller that serves pippin.test over TLS.
 # Prints the gateway's address (last line), good for what hack/kind/in.sh runs.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$HERE/../lib.sh"
 NAMESPACE=pippin-system
+HOST=pippin.test
+PKI=$ROOT/.pippin/kind/pki
 
 kube() { "$HERE/in.sh" kubectl "$@"; }
 
+# certificate: for HOST, by an authority of the test cluster's own.
+certificate() {
+  mkdir -p "$PKI"
+  [ -f "$PKI/ingress.crt" ] || PYTHONPATH=$ROOT/hack "$VENV/bin/python" -c '
+import sys
+from pathlib import Path
+from cluster.pki import Authority, Subject
+from cryptography.x509 import ExtendedKeyUsageOID
+authority = Authority(Path(sys.argv[1]), "ca")
+authority.issue("ingress", Subject("ingress", dns=(sys.argv[2],)), ExtendedKeyUsageOID.SERVER_AUTH)
+' "$PKI" "$HOST"
+}
+
 kube create namespace "$NAMESPACE" --dry-run=client -o yaml | kube apply -f - >&2
 kube label --overwrite namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted >&2
+certificate >&2
+kube -n "$NAMESPACE" create secret tls pippin-gateway-tls --cert="$PKI/ingress.crt" \
+  --key="$PKI/ingress.key" --dry-run=client -o yaml | kube apply -f - >&2
+kube apply -f "$HERE/ingress.yaml" >&2
+kube -n ingress rollout status deployment/traefik --timeout=120s >&2
 "$HERE/in.sh" helm upgrade --install pippin "$ROOT/charts/pippin" --namespace "$NAMESPACE" \
-  -f "$ROOT/charts/pippin/values-kind.yaml" --wait --timeout 180s >&2 || {
+  -f "$ROOT/charts/pippin/values-kind.yaml" --set ingress.enabled=true,ingress.className=traefik,ingress.tls.enabled=true \
+  --set "ingress.host=$HOST" --wait --timeout 180s >&2 || {
   kube -n "$NAMESPACE" get pods,events >&2
   die "the chart's Pods did not become ready within 180 s (see above)"
 }

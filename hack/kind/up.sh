@@ -12,6 +12,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 LOGS=$PIPPIN_CACHE/logs
 WEIGHTS=${PIPPIN_WEIGHTS:-$PIPPIN_CACHE/models}
 IMAGES=(operator gateway server)
+INGRESS_IMAGE=pippin-traefik:test # as in ingress.yaml
 
 # config: cluster.yaml, with what a node image of our own needs.
 config() {
@@ -63,11 +64,33 @@ settled() {
     with_cluster kubectl -n kube-system rollout status deployment/coredns --timeout=120s
 }
 
+# ingress_controller: an image that holds the one program.
+ingress_controller() {
+  local programs root
+  programs=$("$HERE/../tools/build.sh" ingress | tail -n 1)
+  root=$(mktemp -d "${TMPDIR:-/tmp}/pippin-ingress.XXXXXX")
+  cp "$programs/traefik" "$root/" && mkdir "$root/tmp" &&
+    tar -C "$root" --numeric-owner -c . | in_engine docker import \
+      -c 'ENTRYPOINT ["/traefik"]' - "$INGRESS_IMAGE"
+  rm -rf "$root"
+}
+
+# load: every image where its Pods may run. The nodes unpack one when they first need it.
 load() {
-  local version images=()
+  local version server
   version=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
-  images=("pippin-operator:$version" "pippin-gateway:$version" "pippin-server:$version-mlx")
-  in_engine "$KIND" load docker-image --name "$CLUSTER" "${images[@]}"
+  server=pippin-server:$version-mlx
+  put "$CLUSTER-worker" "$server" &&
+    put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \
+      "$INGRESS_IMAGE"
+}
+
+# put NODE IMAGE...: into the node's own containerd.
+put() {
+  local node=$1
+  shift
+  in_engine docker save "$@" | in_engine docker exec -i "$node" \
+    ctr --namespace=k8s.io images import --no-unpack --digests -
 }
 
 mkdir -p "$KIND_HOME" "$LOGS" "$WEIGHTS"
@@ -80,6 +103,8 @@ if ! host_docker; then
   step "node image" "$HERE/node-image.sh"
   IMAGE=$(tail -n 1 "$LOGS/kind-node-image.log")
 fi
+"$HERE/../tools/build.sh" ingress >/dev/null
+step "ingress controller" ingress_controller
 KIND=$(kind_program | tail -n 1)
 PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
 if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then

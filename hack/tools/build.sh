@@ -4,6 +4,7 @@
 #   build.sh          build what is missing, then print the folder of the programs (last line)
 #   build.sh --where  print the folder; exit 1 when the programs are not there yet
 #   build.sh kind …   the same for what a kind node is made of: another set, another folder
+#   build.sh ingress …  the same for the kind cluster's ingress controller
 #   build.sh --go     print the Go that builds
 set -euo pipefail
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,11 +31,13 @@ $version.gitMajor=1 -X $version.gitMinor=36 -X k8s.io/client-go/pkg/version.gitV
   esac
 }
 
-if [ "${1:-}" = kind ]; then
-  shift
+case ${1:-} in
+kind | ingress)
   # shellcheck source=hack/tools/kind/recipes.sh
-  . "$TOOLS/kind/recipes.sh"
-fi
+  . "$TOOLS/$1/recipes.sh"
+  shift
+  ;;
+esac
 
 cache_key() {
   local program module

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from support.e2e import Cluster, Tenant
@@ -49,6 +52,27 @@ async def test_it_serves_where_pod_security_is_restricted(tenant: Tenant):
     tenant.cluster.kubectl("label", "namespace", tenant.namespace, label)
     tenant.apply(model("strict", tenant.namespace))
     tenant.wait_ready("strict")
+
+
+async def test_the_stock_client_streams_through_the_ingress_over_tls(tenant: Tenant):
+    tenant.apply(model("echo", tenant.namespace), key("app", tenant.namespace))
+    tenant.wait_ready("echo")
+    direct = await tenant.client("app")
+    url, host = (os.environ[f"PIPPIN_E2E_INGRESS_{name}"] for name in ("URL", "HOST"))
+
+    async def named(request: httpx.Request) -> None:
+        """As a resolver would have it: the host's name on the ingress's address."""
+        request.headers["host"] = host
+        request.extensions["sni_hostname"] = host
+
+    tls = ssl.create_default_context(cafile=os.environ["PIPPIN_E2E_INGRESS_CA"])
+    async with httpx.AsyncClient(verify=tls, event_hooks={"request": [named]}) as http:
+        client = openai.AsyncOpenAI(api_key=direct.api_key, base_url=f"{url}/v1", http_client=http)
+        assert await stream_once(client, "echo", "through the ingress")
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="pp_wrong").models.list()
+        # Nothing but the API is open to the outside.
+        assert (await http.get(f"{url}/metrics")).status_code == 404
 
 
 @pytest.mark.parametrize(
