@@ -9,6 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/kind/lib.sh
 . "$HERE/lib.sh"
 
+end_policies
 if host_docker || engine_answers; then remove_cluster; fi
 rm -rf "$KIND_HOME"
 if ! host_docker; then engine_down; fi

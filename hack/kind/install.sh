@@ -8,6 +8,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/../lib.sh"
 NAMESPACE=pippin-system
 HOST=pippin.test
+CLOSED=e2e-closed # whose servers answer the gateway only
 PKI=$ROOT/.pippin/kind/pki
 
 kube() { "$HERE/in.sh" kubectl "$@"; }
@@ -27,6 +28,7 @@ authority.issue("ingress", Subject("ingress", dns=(sys.argv[2],)), ExtendedKeyUs
 
 kube create namespace "$NAMESPACE" --dry-run=client -o yaml | kube apply -f - >&2
 kube label --overwrite namespace "$NAMESPACE" pod-security.kubernetes.io/enforce=restricted >&2
+kube create namespace "$CLOSED" --dry-run=client -o yaml | kube apply -f - >&2
 certificate >&2
 kube -n "$NAMESPACE" create secret tls pippin-gateway-tls --cert="$PKI/ingress.crt" \
   --key="$PKI/ingress.key" --dry-run=client -o yaml | kube apply -f - >&2
@@ -34,7 +36,7 @@ kube apply -f "$HERE/ingress.yaml" >&2
 kube -n ingress rollout status deployment/traefik --timeout=120s >&2
 "$HERE/in.sh" helm upgrade --install pippin "$ROOT/charts/pippin" --namespace "$NAMESPACE" \
   -f "$ROOT/charts/pippin/values-kind.yaml" --set ingress.enabled=true,ingress.className=traefik,ingress.tls.enabled=true \
-  --set "ingress.host=$HOST" --wait --timeout 180s >&2 || {
+  --set "ingress.host=$HOST,networkPolicy.serverNamespaces={$CLOSED}" --wait --timeout 180s >&2 || {
   kube -n "$NAMESPACE" get pods,events >&2
   die "the chart's Pods did not become ready within 180 s (see above)"
 }

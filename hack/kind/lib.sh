@@ -5,6 +5,7 @@
 CLUSTER=pippin
 KIND_HOME=$ROOT/.pippin/kind
 export KUBECONFIG=$KIND_HOME/kubeconfig
+POLICIES_PID=$KIND_HOME/policies.pid
 
 # kind_program: kind from PATH where a Docker is the machine's own, else the pinned one.
 kind_program() {
@@ -23,4 +24,13 @@ remove_cluster() {
   local containers
   mapfile -t containers < <(in_engine docker ps -aq --filter "label=io.x-k8s.kind.cluster=$CLUSTER")
   [ ${#containers[@]} -eq 0 ] || in_engine docker rm -f -v "${containers[@]}" >/dev/null
+}
+
+# end_policies: end what enforces the NetworkPolicies; what it has put into the nodes stays.
+end_policies() {
+  local pid
+  [ -f "$POLICIES_PID" ] || return 0
+  pid=$(cat "$POLICIES_PID")
+  if grep -qsF "$POLICIES_PID" "/proc/$pid/cmdline"; then kill "$pid"; fi
+  rm -f "$POLICIES_PID"
 }

@@ -64,6 +64,20 @@ settled() {
     with_cluster kubectl -n kube-system rollout status deployment/coredns --timeout=120s
 }
 
+# enforce: start what makes NetworkPolicies count, and wait until those that are there do.
+enforce() {
+  local deadline=$((SECONDS + 30)) log=$LOGS/kind-policies.log
+  end_policies
+  : >"$log"
+  PYTHONPATH=$ROOT/hack with_cluster setsid "$VENV/bin/python" -m kind.policies "$POLICIES_PID" \
+    >"$log" 2>&1 </dev/null &
+  disown
+  until grep -qs "are in force" "$log"; do
+    [ "$SECONDS" -lt "$deadline" ] || die "nothing enforces NetworkPolicies; see $log"
+    sleep 0.2
+  done
+}
+
 # ingress_controller: an image that holds the one program.
 ingress_controller() {
   local programs root
@@ -115,5 +129,6 @@ fi
 host_docker || step "network of the nodes" network
 step "places" places
 step "nodes ready" settled
+host_docker || step "network policies" enforce # kind's own network plugin does it elsewhere
 step "images into the nodes" load
 say "      the cluster is up: hack/kind/in.sh kubectl get nodes"
