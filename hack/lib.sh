@@ -40,5 +40,17 @@ watched() {
   return "$status"
 }
 
+# A Mac has neither sha256sum nor flock, but the perl that stands in for both.
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
+
+# locked FD WORDS: have the lock on the open file FD; say WORDS first if another has it.
+locked() {
+  if command -v flock >/dev/null; then
+    flock -n "$1" || { say "$2" && flock "$1"; }
+  else
+    perl -e 'open my $f, "<&=", shift or die "$!\n"; flock $f, 2 or die "$!\n"' "$1"
+  fi
+}
+
 # new_enough HAVE WANT: whether dotted version HAVE is at least WANT.
 new_enough() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }

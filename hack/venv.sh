@@ -29,12 +29,12 @@ install() {
     -e "${ROOT}[dev]"
 }
 
-fingerprint() { cat "$ROOT/pyproject.toml" "$CONSTRAINTS" "$VENV/pyvenv.cfg" 2>/dev/null | sha256sum; }
+fingerprint() { cat "$ROOT/pyproject.toml" "$CONSTRAINTS" "$VENV/pyvenv.cfg" 2>/dev/null | sha256; }
 
 if [ -f "$STAMP" ] && [ "$(fingerprint)" = "$(cat "$STAMP")" ]; then exit 0; fi
 mkdir -p "$(dirname "$LOG")"
 exec 9<"$ROOT" # a lock that leaves no file
-flock 9
+locked 9 "      another run is installing; waiting for it"
 if [ ! -x "$VENV/bin/python" ]; then
   python=$(find_python) || exit 1
   "$python" -m venv "$VENV"

@@ -7,10 +7,16 @@ KIND_HOME=$ROOT/.pippin/kind
 export KUBECONFIG=$KIND_HOME/kubeconfig
 POLICIES_PID=$KIND_HOME/policies.pid
 
-# kind_program: kind from PATH where a Docker is the machine's own, else the pinned one.
+# kind_program: where a Docker is the machine's own, kind from PATH unless that is older than
+# the node images of hack/tools' kind; else that one.
 kind_program() {
-  if host_docker && command -v kind; then return; fi
-  say "$("$ROOT/hack/tools/build.sh" kind | tail -n 1)/kind"
+  local have set=kind
+  if host_docker; then
+    have=$(kind version -q 2>/dev/null || true)
+    if new_enough "${have:-0}" 0.33.0 && command -v kind; then return; fi
+    set=kindcli
+  fi
+  say "$("$ROOT/hack/tools/build.sh" "$set" | tail -n 1)/kind"
 }
 
 # with_cluster COMMAND...: run it where the cluster's addresses are reachable.

@@ -4,6 +4,7 @@
 #   build.sh          build what is missing, then print the folder of the programs (last line)
 #   build.sh --where  print the folder; exit 1 when the programs are not there yet
 #   build.sh kind …   the same for what a kind node is made of: another set, another folder
+#   build.sh kindcli …  the same for kind alone, which is all that a machine with Docker takes
 #   build.sh ingress …  the same for the kind cluster's ingress controller
 #   build.sh --go     print the Go that builds
 set -euo pipefail
@@ -32,7 +33,7 @@ $version.gitMajor=1 -X $version.gitMinor=36 -X k8s.io/client-go/pkg/version.gitV
 }
 
 case ${1:-} in
-kind | ingress)
+kind | kindcli | ingress)
   # shellcheck source=hack/tools/kind/recipes.sh
   . "$TOOLS/$1/recipes.sh"
   shift
@@ -45,7 +46,7 @@ cache_key() {
     for module in "${MODULES[@]}"; do cat "$module"/go.{mod,sum}; done
     for program in "${PROGRAMS[@]}"; do recipe "$program"; done
     uname -sm
-  } | sha256sum | cut -c 1-16
+  } | sha256 | cut -c 1-16
 }
 
 go_version() { GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null | sed 's/^go//; s/[ -].*//'; }
@@ -79,11 +80,11 @@ find_go() {
 
 # compile PROGRAM FILE: one program, instead of this shell. -p 2 and nice keep the machine usable and memory below 3 GB.
 compile() {
-  local lines
-  mapfile -t lines < <(recipe "$1")
-  cd "$TOOLS/${lines[0]}"
+  local module package flags tags=''
+  { read -r module && read -r package && read -r flags && read -r tags || :; } < <(recipe "$1")
+  cd "$TOOLS/$module"
   exec nice -n 5 "$GO" build -p 2 -mod=readonly -trimpath -buildvcs=false \
-    ${lines[3]:+-tags "${lines[3]}"} -ldflags "${lines[2]}" -o "$2" "${lines[1]}"
+    ${tags:+-tags "$tags"} -ldflags "$flags" -o "$2" "$package"
 }
 
 build_all() {
@@ -122,7 +123,7 @@ fi
 if [ ! -d "$BIN" ]; then
   mkdir -p "$PIPPIN_CACHE/bin"
   exec 9>"$PIPPIN_CACHE/bin/.lock"
-  flock -n 9 || { say "      another build is under way; waiting for it" && flock 9; }
+  locked 9 "      another build is under way; waiting for it"
   [ -d "$BIN" ] || build_all
 fi
 say "$BIN"
