@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Runs the tests and what they need first.
 #
-#   test.sh         everything: the sources judged, then every layer of tests
-#   test.sh unit    what needs no cluster and no model; seconds
-#   test.sh e2e     the whole product on a cluster of its own (or on $KUBECONFIG)
+#   test.sh           everything: the sources judged, then every layer of tests
+#   test.sh embedded  everything that needs no containers
+#   test.sh unit      what needs no cluster and no model; seconds
+#   test.sh node      the node agent, also on a Mac
+#   test.sh e2e       the whole product on a cluster of its own (or on $KUBECONFIG)
 set -euo pipefail
 # shellcheck source=hack/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -28,17 +30,21 @@ LAYER=${1:-all}
 phase environment hack/venv.sh
 case $LAYER in
 unit) run_pytest tests/unit tests/wire ;;
+node)
+  phase programs hack/tools/build.sh
+  run_pytest tests/unit/node tests/node
+  ;;
 e2e)
   phase programs hack/tools/build.sh
   phase weights "$VENV/bin/python" hack/weights.py
   run_pytest tests/e2e
   ;;
-all)
+all | embedded)
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
   phase weights "$VENV/bin/python" hack/weights.py
   say "==> tests"
   run_pytest --durations=10
   ;;
-*) die "no such tests: $LAYER (say unit, e2e or nothing)" ;;
+*) die "no such tests: $LAYER (say embedded, unit, node, e2e or nothing)" ;;
 esac

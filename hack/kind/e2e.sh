@@ -15,7 +15,9 @@ gateway=$("$HERE/install.sh" | tail -n 1)
 # The nodes see the cache of the weights as /models.
 model=$("$VENV/bin/python" "$ROOT/hack/weights.py" | tail -n 1)
 cd "$ROOT"
-PIPPIN_E2E_GATEWAY_URL=$gateway PIPPIN_E2E_SAME_MACHINE=1 \
+# Only root sees the environment of a container's processes, and may signal them.
+if [ "$(id -u)" = 0 ]; then export PIPPIN_E2E_SAME_MACHINE=1; fi
+PIPPIN_E2E_GATEWAY_URL=$gateway \
   PIPPIN_E2E_INGRESS_URL=https://$(ingress) PIPPIN_E2E_INGRESS_HOST=pippin.test \
   PIPPIN_E2E_INGRESS_CA=$ROOT/.pippin/kind/pki/ca.crt \
   PIPPIN_E2E_WEIGHTS_URI=file:///models/${model#"$PIPPIN_CACHE/models/"} \

@@ -84,7 +84,7 @@ ingress_controller() {
   programs=$("$HERE/../tools/build.sh" ingress | tail -n 1)
   root=$(mktemp -d "${TMPDIR:-/tmp}/pippin-ingress.XXXXXX")
   cp "$programs/traefik" "$root/" && mkdir "$root/tmp" &&
-    tar -C "$root" --numeric-owner -c . | in_engine docker import \
+    tar -C "$root" --owner=0 --group=0 --mode=go+rX -c . | in_engine docker import \
       -c 'ENTRYPOINT ["/traefik"]' - "$INGRESS_IMAGE"
   rm -rf "$root"
 }
