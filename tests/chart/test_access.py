@@ -140,6 +140,9 @@ def test_callers_of_the_gateway_can_be_narrowed_and_scrapers_stay(chart: Chart) 
     (door,) = chart.one("NetworkPolicy", "pippin-gateway", *sets)["spec"]["ingress"]
     assert door["from"][0] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
     assert len(door["from"]) == 2
+    alone = (*sets, "networkPolicy.metricsFrom=null")
+    (door,) = chart.one("NetworkPolicy", "pippin-gateway", *alone)["spec"]["ingress"]
+    assert door["from"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
 
 
 def test_only_the_scraper_may_call_the_operator(chart: Chart) -> None:
