@@ -7,13 +7,14 @@ KIND_HOME=$ROOT/.pippin/kind
 export KUBECONFIG=$KIND_HOME/kubeconfig
 POLICIES_PID=$KIND_HOME/policies.pid
 
-# kind_program: where a Docker is the machine's own, kind from PATH unless that is older than
-# the node images of hack/tools' kind; else that one.
+# kind_program: where a Docker is the machine's own, kind from PATH unless that is older than the
+# pinned one, whose node images it would not know; else the pinned one.
 kind_program() {
-  local have set=kind
+  local have pinned set=kind
   if host_docker; then
     have=$(kind version -q 2>/dev/null || true)
-    if new_enough "${have:-0}" 0.33.0 && command -v kind; then return; fi
+    pinned=$(sed -n 's|.*sigs.k8s.io/kind v\([0-9.]*\).*|\1|p' "$ROOT/hack/tools/kind/kind/go.mod")
+    if new_enough "${have:-0}" "$pinned" && command -v kind; then return; fi
     set=kindcli
   fi
   say "$("$ROOT/hack/tools/build.sh" "$set" | tail -n 1)/kind"

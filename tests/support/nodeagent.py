@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import psutil
 from cluster.controlplane import ControlPlane
 
 from pippin_contract import __version__, wire
@@ -176,20 +178,17 @@ def event_messages(kubectl: Kubectl, reason: str) -> list[str]:
 def alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def processes_of(root: Path) -> list[int]:
     """Every process that has the directory in its environment or command line."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        for file in ("environ", "cmdline"):
-            try:
-                if str(root).encode() in (entry / file).read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            said = [*process.cmdline(), *process.environ().values()]
+            if any(str(root) in word for word in said):
+                found.append(process.pid)
     return sorted(set(found) - {os.getpid()})
