@@ -13,6 +13,7 @@ import pytest
 from pippin_node import logs
 from pippin_node.process import Launch, Process
 from support.eventually import eventually
+from support.nodeagent import alive
 
 Start = Callable[[str], Process]
 
@@ -86,14 +87,7 @@ async def test_kill_ends_the_programs_children_too(start: Start) -> None:
     process.kill()
     await process.exited.wait()
     assert process.exit is not None and process.exit.code == 137
-    await eventually(lambda: gone(int(lines[0])))
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    await eventually(lambda: not alive(int(lines[0])))
 
 
 async def test_a_later_agent_adopts_a_running_process_and_learns_of_its_end(start: Start) -> None:
@@ -126,7 +120,7 @@ async def test_a_process_whose_shim_was_killed_is_ended_and_its_end_unknown(star
     await process.exited.wait()
     assert process.exit is not None
     assert process.exit.unknown and process.exit.code == 137
-    await eventually(lambda: gone(pid))
+    await eventually(lambda: not alive(pid))
 
 
 async def test_logs_are_rotated_at_their_size(start: Start) -> None:
