@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ async def test_a_joined_machine_is_a_ready_node_that_says_what_it_is(
 ) -> None:
     node = await node_agent.ready()
     labels, status = node["metadata"]["labels"], node["status"]
-    assert labels["kubernetes.io/os"] == "linux"
+    assert labels["kubernetes.io/os"] == sys.platform
     assert labels["kubernetes.io/hostname"] == "toy"
     assert labels["pippin.dev/memory"].endswith("Gi")
     assert status["capacity"]["pods"] == "110"
