@@ -21,7 +21,7 @@ from .routing.resolve import nobody_ready, resolve
 from .routing.retry import Failure
 from .routing.timeouts import Budget, Deadlines, budget
 from .telemetry import Telemetry
-from .upstream.client import Client, Exchange
+from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure
 from .upstream.guard import Guard, Ticker
 
@@ -133,7 +133,8 @@ class Proxy:
         deps = self._deps
         call.tried.add(replica.id)
         call.fields["replica"] = replica.pod
-        request = (self._head(call, replica), call.body)
+        token = deps.tokens.token(call.model.ref, call.key.ref)
+        request = Request(_head(call, replica, token), call.body, token)
         deps.balance.began(replica)
         exchange: Exchange | None = None
         try:
@@ -222,19 +223,6 @@ class Proxy:
             call.fields["prompt_tokens"], call.fields["completion_tokens"] = found
             self._deps.telemetry.used(call.model.ref, call.key.ref, *found)
 
-    def _head(self, call: Call, replica: Replica) -> bytes:
-        """The request line and headers: nothing of the client's that is not on the list."""
-        token = self._deps.tokens.token(call.model.ref, call.key.ref)
-        head = (
-            f"POST {call.scope['path']} HTTP/1.1\r\nhost: {replica.authority}\r\n"
-            f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(call.body)}\r\n{REQUEST_ID_HEADER}: {call.request_id}\r\n"
-        ).encode()
-        for name, value in call.scope["headers"]:
-            if name in FORWARDED:
-                head += name + b": " + value + b"\r\n"
-        return head + b"\r\n"
-
 
 def told(failure: UpstreamFailure) -> errors.ApiError:
     """What a client is told of a failure: what to do, not where it happened."""
@@ -249,6 +237,19 @@ def told(failure: UpstreamFailure) -> errors.ApiError:
         "the model's server gave an answer that the gateway does not understand: "
         "try again, and report the request id"
     )
+
+
+def _head(call: Call, replica: Replica, token: str) -> bytes:
+    """The request line and headers: nothing of the client's that is not on the list."""
+    head = (
+        f"POST {call.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
+        f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(call.body)}\r\n{REQUEST_ID_HEADER}: {call.request_id}\r\n"
+    ).encode()
+    for name, value in call.scope["headers"]:
+        if name in FORWARDED:
+            head += name + b": " + value + b"\r\n"
+    return head + b"\r\n"
 
 
 def _judge(exchange: Exchange) -> None:

@@ -67,7 +67,7 @@ def machine(os_name: str, memory_budget: int | None = None) -> Machine:
         os_image = linux_image(read_file)
     return Machine(
         os=os_name,
-        arch=_ARCH.get(platform.machine().lower(), platform.machine().lower()),
+        arch=_architecture(os_name),
         cpus=os.cpu_count() or 1,
         memory=memory,
         pod_memory=memory_budget or pod_memory(platform.system(), memory),
@@ -77,6 +77,14 @@ def machine(os_name: str, memory_budget: int | None = None) -> Machine:
         machine_id=machine_id,
         boot_id=boot_id,
     )
+
+
+def _architecture(os_name: str) -> str:
+    """As Kubernetes names it. What only passes for a Mac passes for one with Apple silicon."""
+    here = platform.machine().lower()
+    if os_name == "darwin" and platform.system() != "Darwin":
+        return "arm64"
+    return _ARCH.get(here, here)
 
 
 def pod_memory(system: str, memory: int) -> int:

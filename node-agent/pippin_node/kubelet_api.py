@@ -24,8 +24,12 @@ from .client import ApiError, Unreachable
 from .container import Container
 from .context import Context, parse_time
 from .logs import Line
+from .podport import PodPort
 from .pods import PodManager
+from .ports import LOOPBACK, Door
 
+#: The TLS port of a node that other machines reach, unless the settings name one.
+NODE_PORT = 10260
 #: How often a followed log is looked at, seconds; only while somebody follows.
 FOLLOW_SECONDS = 0.2
 #: Bytes sent at once.
@@ -39,7 +43,7 @@ class BadQuery(Exception):
 
 
 class KubeletApi:
-    """Serves on a loopback port; `serve_with` swaps the certificate for new connections."""
+    """Serves on the node's TLS port; `serve_with` swaps the certificate for new connections."""
 
     def __init__(self, context: Context, pods: PodManager, access: Access, ca: bytes) -> None:
         self._context = context
@@ -49,6 +53,8 @@ class KubeletApi:
         self._registry.register(_Figures(context, pods))
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._pod_port = PodPort(pods, context.settings.root, context.node, self._kubelet)
+        self._tls.sni_callback = self._pod_port.by_name
         if ca:
             self._tls.load_verify_locations(cadata=ca.decode())
             self._tls.verify_mode = ssl.CERT_OPTIONAL
@@ -58,6 +64,7 @@ class KubeletApi:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        self._listener: asyncio.Server | None = None
         self.port = 0
 
     def serve_with(self, bundle: bytes) -> None:
@@ -73,14 +80,27 @@ class KubeletApi:
         """Listen; `port` then says where. Raises OSError when a given port is taken."""
         settings = self._context.settings
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, settings.host_address, settings.kubelet_port, ssl_context=self._tls
+        near = settings.host_address == LOOPBACK
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._pod_port,
+            settings.host_address,
+            settings.kubelet_port or (0 if near else NODE_PORT),
+            ssl=self._tls,
         )
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
+        if not near:
+            door = Door(settings.host_address, self.port, self._pod_port.pin)
+            self._context.ports.door = door
 
     async def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+
+    def _kubelet(self) -> asyncio.BaseProtocol:
+        """For a connection that is not to a Pod."""
+        assert self._runner.server is not None
+        return self._runner.server()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -77,6 +77,9 @@ class PodManager:
                 found = worker
         return found
 
+    def by_uid(self, uid: str) -> PodWorker | None:
+        return self._workers.get(uid)
+
     async def _follow(self, client: Client, selector: dict[str, str]) -> None:
         listing = await client.get(PODS, selector)
         self._replace(listing.get("items", []))

@@ -7,8 +7,10 @@ import errno
 import random
 import socket
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from pippin_contract import wire
+from pippin_contract.endpoint import Endpoint, through_node
 
 from .records import Json
 
@@ -73,10 +75,21 @@ def assign(
     return chosen
 
 
+@dataclass(frozen=True)
+class Door:
+    """The node's TLS port, through which Pods are reached from other machines."""
+
+    host: str
+    port: int
+    pin: str
+
+
 class PortBook:
     """Which Pod holds which ports of this machine."""
 
     def __init__(self, first: int, last: int) -> None:
+        #: None while only this machine reaches Pods. Set once, before there are any.
+        self.door: Door | None = None
         self._range = (first, last)
         self._held: dict[str, PodPorts] = {}
 
@@ -98,17 +111,31 @@ class PortBook:
         self._held.pop(uid, None)
 
 
-def endpoint(pod: Json, ports: PodPorts, host_address: str) -> str | None:
-    """`http://127.0.0.1:PORT` of the port named http, else of the first one; None without any."""
-    first: str | None = None
+def serving(pod: Json, ports: PodPorts) -> tuple[Json, int] | None:
+    """The container and the number of the port named http, else of the first one."""
+    first: tuple[Json, int] | None = None
     for container in pod["spec"]["containers"]:
-        host = bind_host(container, host_address)
         for port in container.get("ports", []):
             number = ports.get(container["name"], {}).get(port["name"])
             if number is None:
                 continue
-            url = f"http://[{host}]:{number}" if ":" in host else f"http://{host}:{number}"
             if port["name"] == wire.HTTP_PORT_NAME:
-                return url
-            first = first or url
+                return container, number
+            first = first or (container, number)
     return first
+
+
+def endpoint(pod: Json, book: PortBook, host_address: str) -> str | None:
+    """The URL by which the gateway reaches the Pod; None when it has no port.
+
+    `http://127.0.0.1:PORT`, or through the door when there is one; a hostPort is open by itself.
+    """
+    uid = pod["metadata"]["uid"]
+    found = serving(pod, book.of(uid))
+    if found is None:
+        return None
+    container, number = found
+    host = bind_host(container, host_address)
+    if book.door is not None and host == LOOPBACK:
+        return through_node(book.door.host, book.door.port, uid, book.door.pin).url
+    return Endpoint(host, number).url

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=65535,
-        description="TLS port of the kubelet API, for logs; 0: any free one.",
+        description="TLS port, for logs and for gateways; 0: 10260, on loopback any free one.",
     )
     images: dict[str, tuple[str, ...]] = Field(
         default_factory=default_images,

@@ -186,7 +186,7 @@ def _conditions(
     }
     if about.endpoint is not None:
         alive = phase in ("Pending", "Running")
-        wanted[ENDPOINT_CONDITION] = (alive, "Loopback" if alive else "PodEnded", about.endpoint)
+        wanted[ENDPOINT_CONDITION] = (alive, "Listening" if alive else "PodEnded", about.endpoint)
     return [_condition(kind, wanted[kind], known.get(kind), about.now) for kind in wanted]
 
 

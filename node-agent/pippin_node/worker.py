@@ -314,18 +314,23 @@ class PodWorker:
                 raise
 
     @property
+    def serving_port(self) -> int | None:
+        """On loopback, while the Pod has one."""
+        found = ports.serving(self.pod, self.context.ports.of(self.uid))
+        return found[1] if found else None
+
+    @property
     def _path(self) -> str:
         meta = self.pod["metadata"]
         return f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
 
     def _derive(self, finishing: bool = False) -> Json:
         address = self.context.settings.host_address
-        book = self.context.ports.of(self.uid)
         about = status.Circumstances(
             host_ip=address,
             started_at=self._started_at,
             now=rfc3339(self.context.now()),
-            endpoint=ports.endpoint(self.pod, book, address),
+            endpoint=ports.endpoint(self.pod, self.context.ports, address),
             finishing=finishing,
             failure=self._failure,
             known=self._status,

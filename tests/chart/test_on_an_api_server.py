@@ -12,7 +12,7 @@ from cluster.controlplane import ControlPlane
 
 from support.apiserver import new_namespace
 from support.chart import CHART, EVERYTHING, PRESETS, Chart, preset_args, select
-from support.kubectl import Kubectl, KubectlFailed
+from support.kubectl import Kubectl, KubectlFailed, kinds_established
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_notes_name_the_way_in_and_hold_manifests_that_work(
     assert [item["kind"] for item in objects] == ["ModelDeployment", "APIKey"]
     kubectl("apply", "--server-side", "-f", str(CHART.parents[1] / "crds/modeldeployments.yaml"))
     kubectl("apply", "--server-side", "-f", str(CHART.parents[1] / "crds/apikeys.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kinds_established(kubectl)
     for item in objects:
         item["metadata"]["namespace"] = release.namespace
     assert dry_run(kubectl, *objects).count("serverside-applied") == 2

@@ -13,7 +13,7 @@ import yaml
 from cluster.controlplane import ControlPlane
 
 from support.apiserver import new_namespace
-from support.kubectl import Kubectl, KubectlFailed
+from support.kubectl import Kubectl, KubectlFailed, kinds_established
 
 ROOT = docs.ROOT
 PAGES = sorted(
@@ -101,7 +101,7 @@ def kubectl(control_plane: ControlPlane, kubernetes_programs: Path) -> Kubectl:
     kubectl = Kubectl(kubernetes_programs / "kubectl", control_plane.kubeconfig)
     kubectl("apply", "--server-side", "-f", str(ROOT / "crds/modeldeployments.yaml"))
     kubectl("apply", "--server-side", "-f", str(ROOT / "crds/apikeys.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kinds_established(kubectl)
     return kubectl.within(new_namespace(control_plane))
 
 

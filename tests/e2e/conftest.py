@@ -4,22 +4,28 @@ Without KUBECONFIG the suite makes an embedded cluster of its own and removes it
 the suite uses that cluster: PIPPIN_E2E_GATEWAY_URL says where its gateway answers,
 PIPPIN_E2E_WEIGHTS_URI which weights its nodes have, and PIPPIN_E2E_SAME_MACHINE, when set, that the
 nodes' processes are seen from here.
+
+When a test fails, objects, events and logs are written below PIPPIN_E2E_DUMP, a folder per test.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 import weights
 from cluster.stack import Stack
 
+from support.dump import dump
 from support.e2e import Cluster, Tenant
 from support.kubectl import Kubectl
+
+DUMPS = Path(os.environ.get("PIPPIN_E2E_DUMP") or Path(__file__).parents[2] / ".pippin/dump")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items if given else []:
         if item.get_closest_marker("same_machine") and "PIPPIN_E2E_SAME_MACHINE" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="needs nodes on this machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed leaves a folder with what the cluster looked like at that moment."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and isinstance(cluster, Cluster):
+        folder = DUMPS / re.sub(r"[^A-Za-z0-9_-]+", "-", item.name)[:100] / report.when
+        dump(cluster.kubectl, folder)
+        report.sections.append(("the cluster when it failed", str(folder)))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from support.eventually import PAUSE
 
 #: Seconds that one kubectl call may take.
 TIMEOUT = 60
@@ -61,3 +64,22 @@ class Kubectl:
         """The condition of that type, or an empty one when it is not there yet."""
         conditions = self.json("get", what, name).get("status", {}).get("conditions", [])
         return next((dict(c) for c in conditions if c["type"] == kind), {})
+
+
+def kinds_established(kubectl: Callable[..., str], within: float = 30) -> None:
+    """Until the API server serves every CRD it has.
+
+    `kubectl wait` is no help: it gives up on a CRD that has no conditions at all yet.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        crds = json.loads(kubectl("get", "crd", "-o", "json"))["items"]
+        if all(_established(crd) for crd in crds):
+            return
+        assert time.monotonic() < deadline, [crd["metadata"]["name"] for crd in crds]
+        time.sleep(PAUSE)
+
+
+def _established(crd: Mapping[str, Any]) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -18,6 +18,7 @@ from cluster.stack import free_port
 from pippin_contract import wire
 from support.chart import Chart
 from support.eventually import eventually
+from support.kubectl import kinds_established
 
 CRDS = Path(__file__).parents[2] / "crds"
 SYSTEM = "pippin-system"
@@ -164,7 +165,7 @@ def install(plane: ControlPlane, directory: Path) -> Path:
     """
     crds = [f"--filename={CRDS / plural}.yaml" for plural in (wire.MODELDEPLOYMENTS, wire.APIKEYS)]
     plane.kubectl("apply", "--server-side", *crds)
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kinds_established(plane.kubectl)
     # kubectl remembers which kinds there are, and asks anew here.
     plane.kubectl("api-resources", f"--api-group={wire.GROUP}")
     plane.api.ensure("/api/v1/namespaces", {"metadata": {"name": SYSTEM}})

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pippin_contract.endpoint import Endpoint
 from pippin_edge.keyring import Keyring, Row
 
 #: Matches nothing: what a key without models may use.
@@ -48,13 +49,7 @@ class Replica:
 
     id: str
     pod: str
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)

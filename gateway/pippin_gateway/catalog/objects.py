@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from pippin_contract import units
+from pippin_contract import endpoint, units
+from pippin_contract.endpoint import Endpoint
 from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 
@@ -102,14 +102,13 @@ def parse_pod(raw: Raw) -> PodState:
     )
     replica = None
     if (ready or unheard) and not metadata.get("deletionTimestamp"):
-        endpoint = None
+        url = None
         if _is_true(conditions, ENDPOINT_CONDITION):
-            endpoint = conditions[ENDPOINT_CONDITION].get("message") or ""
-        address = _address(raw, endpoint, status.get("podIP"))
+            url = conditions[ENDPOINT_CONDITION].get("message") or ""
+        address = _address(raw, url, status.get("podIP"))
         if address is not None:
-            host, port = address
             # A container that was started again may have another port: then it is another replica.
-            replica = Replica(f"{metadata['uid']}/{host}:{port}", pod=pod, host=host, port=port)
+            replica = Replica(f"{metadata['uid']}/{address.authority}", pod=pod, endpoint=address)
     return PodState(namespace=namespace, model=model, replica=replica, unheard=unheard)
 
 
@@ -176,22 +175,13 @@ def _not_ready_reason(status: Raw) -> str:
     return ""
 
 
-def _address(raw: Raw, endpoint: str | None, pod_ip: str | None) -> tuple[str, int] | None:
-    if endpoint:
-        return _endpoint(endpoint)
-    return (pod_ip, _http_port(raw)) if pod_ip else None
-
-
-def _endpoint(url: str) -> tuple[str, int]:
-    """A native Pod's URL. Other schemes than http belong to agents that this version cannot use."""
+def _address(raw: Raw, url: str | None, pod_ip: str | None) -> Endpoint | None:
+    if not url:
+        return Endpoint(pod_ip, _http_port(raw)) if pod_ip else None
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        return endpoint.parse(url)
     except ValueError as error:
-        raise Malformed(f"condition {ENDPOINT_CONDITION}: {url!r} is no URL") from error
-    if parts.scheme != "http" or not host or not port:
-        raise Malformed(f"condition {ENDPOINT_CONDITION}: {url!r} is not http://host:port")
-    return host, port
+        raise Malformed(f"condition {ENDPOINT_CONDITION}: {error}") from error
 
 
 def _http_port(raw: Raw) -> int:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..catalog.model import Replica
 from ..routing.retry import Failure
 from ..routing.timeouts import Deadlines
+from .dial import dial
 from .failure import UpstreamFailure
 from .guard import Guard
 from .http1 import Connection
 from .pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """As it goes out. The head carries the token too; the node of a native Pod asks for it."""
+
+    head: bytes
+    body: bytes
+    token: str
 
 
 class Exchange:
@@ -50,7 +61,7 @@ class Client:
         self._clock = clock
 
     async def send(
-        self, replica: Replica, request: tuple[bytes, bytes], guard: Guard, deadlines: Deadlines
+        self, replica: Replica, request: Request, guard: Guard, deadlines: Deadlines
     ) -> Exchange:
         """Head and body out, the answer's head back. Raises UpstreamFailure.
 
@@ -65,20 +76,20 @@ class Client:
                 if failure.kind is not Failure.RESET or connection.received:
                     raise
         guard.until(deadlines.connect(self._clock()))
-        connection = await self.pool.connect(replica)
+        connection = await dial(replica.endpoint, request.token)
         return await self._exchange(replica, connection, request, guard, deadlines)
 
     async def _exchange(
         self,
         replica: Replica,
         connection: Connection,
-        request: tuple[bytes, bytes],
+        request: Request,
         guard: Guard,
         deadlines: Deadlines,
     ) -> Exchange:
         try:
             guard.until(deadlines.answer(self._clock()))
-            connection.send(*request)
+            connection.send(request.head, request.body)
             await connection.head()
         except BaseException:
             connection.close()

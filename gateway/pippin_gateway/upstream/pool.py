@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 
 from ..catalog.model import Replica
-from ..routing.retry import Failure
-from .failure import UpstreamFailure
 from .http1 import Connection
 
 #: Idle connections kept to one replica.
@@ -34,16 +32,6 @@ class Pool:
             if not connection.closed:
                 return connection
         return None
-
-    async def connect(self, replica: Replica) -> Connection:
-        """A new one. Raises UpstreamFailure."""
-        try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._loop), replica.host, replica.port
-            )
-        except OSError as error:
-            raise UpstreamFailure(Failure.CONNECT, str(error)) from error
-        return connection
 
     def give_back(self, replica: Replica, connection: Connection) -> None:
         """Keep it if it may carry another exchange, else close it."""

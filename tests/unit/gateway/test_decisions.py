@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pippin_contract.endpoint import Endpoint
 from pippin_edge.errors import ModelNotFound
 from pippin_gateway import usage
 from pippin_gateway.catalog.model import (
@@ -40,7 +41,7 @@ def key(*globs: str, namespace: str = "a") -> ApiKey:
 
 
 def replica(n: int) -> Replica:
-    return Replica(id=f"r{n}", pod=f"p{n}", host="127.0.0.1", port=n)
+    return Replica(id=f"r{n}", pod=f"p{n}", endpoint=Endpoint("127.0.0.1", n))
 
 
 def test_a_served_name_or_an_alias_finds_the_model_in_the_keys_namespace_only() -> None:

@@ -26,7 +26,7 @@ def container_pod(ip: str | None = "10.0.0.7", **container: Any) -> dict[str, An
 
 def address(raw: dict[str, Any]) -> tuple[str, int] | None:
     replica = parse_pod(raw).replica
-    return (replica.host, replica.port) if replica else None
+    return (replica.endpoint.host, replica.endpoint.port) if replica else None
 
 
 def test_a_native_pods_address_is_its_condition() -> None:
@@ -72,7 +72,8 @@ def test_a_pod_that_waits_for_its_readiness_gate_is_not_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["tunnel://node/uid", "https://mac:10260/pods/u", "http://x", "::", "http://x:notaport"]
+    "url",
+    ["tunnel://node/uid", "https://mac:10260/pods/u", "http://x", "::", "http://x:notaport"],
 )
 def test_an_endpoint_of_a_kind_that_is_not_spoken_is_left_out(url: str) -> None:
     raw = pod_object("p", 1)

@@ -56,11 +56,26 @@ def test_a_host_port_is_taken_as_given_on_the_hosts_address() -> None:
     assert ports.bind_host(a_container({"name": "http"}), "10.0.0.7") == "127.0.0.1"
 
 
+def a_pod(*containers: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"uid": "u1"}, "spec": {"containers": list(containers)}}
+
+
 def test_the_endpoint_is_the_port_named_http_else_the_first() -> None:
     first = a_container({"name": "metrics"}, name="a")
     second = a_container({"name": "admin"}, {"name": "http"}, name="b")
-    book = {"a": {"metrics": 1}, "b": {"admin": 2, "http": 3}}
-    pod = {"spec": {"containers": [first, second]}}
-    assert ports.endpoint(pod, book, "127.0.0.1") == "http://127.0.0.1:3"
-    assert ports.endpoint({"spec": {"containers": [first]}}, book, "::1") == "http://127.0.0.1:1"
-    assert ports.endpoint(pod, {}, "127.0.0.1") is None
+    book = PortBook(1, 9)
+    assert ports.endpoint(a_pod(first, second), book, "127.0.0.1") is None
+    book.of("u1").update({"a": {"metrics": 1}, "b": {"admin": 2, "http": 3}})
+    assert ports.endpoint(a_pod(first, second), book, "127.0.0.1") == "http://127.0.0.1:3"
+    assert ports.endpoint(a_pod(first), book, "::1") == "http://127.0.0.1:1"
+
+
+def test_the_endpoint_of_a_node_with_a_door_leads_through_it() -> None:
+    book = PortBook(1, 9)
+    book.door = ports.Door("fd00::1", 10260, "0" * 64)
+    book.of("u1")["c"] = {"http": 3}
+    url = f"https://[fd00::1]:10260/pods/u1#{'0' * 64}"
+    assert ports.endpoint(a_pod(a_container({"name": "http"})), book, "fd00::1") == url
+    # A port of the host is open by itself.
+    own = a_pod(a_container({"name": "http", "hostPort": 3}))
+    assert ports.endpoint(own, book, "fd00::1") == "http://[fd00::1]:3"
