@@ -6,12 +6,21 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
 . "$HERE/../lib.sh"
+# shellcheck source=hack/kind/engine.sh
+. "$HERE/engine.sh"
 NAMESPACE=pippin-system
 HOST=pippin.test
 CLOSED=e2e-closed # whose servers answer the gateway only
 PKI=$ROOT/.pippin/kind/pki
 
 kube() { "$HERE/in.sh" kubectl "$@"; }
+
+# image_id NAME: of what the engine has under that name; other content makes the Pods roll.
+image_id() {
+  local version
+  version=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
+  in_engine docker image inspect -f '{{.Id}}' "pippin-$1:$version"
+}
 
 # certificate: for HOST, by an authority of the test cluster's own.
 certificate() {
@@ -34,9 +43,18 @@ kube -n "$NAMESPACE" create secret tls pippin-gateway-tls --cert="$PKI/ingress.c
   --key="$PKI/ingress.key" --dry-run=client -o yaml | kube apply -f - >&2
 kube apply -f "$HERE/ingress.yaml" >&2
 kube -n ingress rollout status deployment/traefik --timeout=120s >&2
-"$HERE/in.sh" helm upgrade --install pippin "$ROOT/charts/pippin" --namespace "$NAMESPACE" \
-  -f "$ROOT/charts/pippin/values-kind.yaml" --set ingress.enabled=true,ingress.className=traefik,ingress.tls.enabled=true \
-  --set "ingress.host=$HOST,networkPolicy.serverNamespaces={$CLOSED}" --wait --timeout 180s >&2 || {
+values() {
+  cat <<END
+ingress: {enabled: true, className: traefik, host: $HOST, tls: {enabled: true}}
+networkPolicy: {serverNamespaces: [$CLOSED]}
+operator: {podAnnotations: {test/image: "$(image_id operator)"}}
+gateway: {podAnnotations: {test/image: "$(image_id gateway)"}}
+END
+}
+
+values | "$HERE/in.sh" helm upgrade --install pippin "$ROOT/charts/pippin" \
+  --namespace "$NAMESPACE" -f "$ROOT/charts/pippin/values-kind.yaml" -f - \
+  --wait --timeout 180s >&2 || {
   kube -n "$NAMESPACE" get pods,events >&2
   die "the chart's Pods did not become ready within 180 s (see above)"
 }

@@ -36,10 +36,12 @@ create() {
     --config "$KIND_HOME/cluster.yaml" --kubeconfig "$KUBECONFIG" ${IMAGE:+--image "$IMAGE"}
 }
 
-# network: instead of kind's own CNI: addresses from the node's range, routes to the other nodes.
+# network: instead of kind's own CNI: addresses from the node's range, routes to the other nodes,
+# and the way back for what Pods ask of this machine (all within the engine's own network).
 network() {
-  local node range other other_range other_address
-  while read -r node range _; do
+  local node range address other other_range other_address
+  while read -r node range address; do
+    in_engine ip route replace "$range" via "$address" </dev/null || return
     sed "s|RANGE|$range|" "$HERE/node/cni.conflist" |
       in_engine docker exec -i "$node" cp /dev/stdin /etc/cni/net.d/10-pippin.conflist || return
     while read -r other other_range other_address; do

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from support.eventually import PAUSE
 
 #: Seconds that one kubectl call may take.
@@ -55,7 +53,9 @@ class Kubectl:
         return list(self.json("get", *args)["items"])
 
     def apply(self, *manifests: Mapping[str, Any]) -> str:
-        return self("apply", "-f", "-", stdin=yaml.safe_dump_all(list(manifests)))
+        # As JSON: what is a string for one YAML library is a number for another ("2326e4").
+        together = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        return self("apply", "-f", "-", stdin=json.dumps(together))
 
     def patch(self, what: str, name: str, patch: Mapping[str, Any]) -> None:
         self("patch", what, name, "--type=merge", "-p", json.dumps(patch))
