@@ -48,7 +48,8 @@ values() {
 ingress: {enabled: true, className: traefik, host: $HOST, tls: {enabled: true}}
 networkPolicy: {serverNamespaces: [$CLOSED]}
 operator: {podAnnotations: {test/image: "$(image_id operator)"}}
-gateway: {podAnnotations: {test/image: "$(image_id gateway)"}}
+gateway: {replicas: 2, podAnnotations: {test/image: "$(image_id gateway)"}}
+crds: {keep: true}
 END
 }
 

@@ -15,7 +15,7 @@ from pippin_contract import endpoint
 from support.e2e import Cluster, Tenant
 from support.eventually import eventually
 from support.mac import Mac, free_port
-from support.manifests import key, model
+from support.manifests import key, model, sample
 from support.nodeagent import endpoint as endpoint_of
 from support.traffic import stream_once
 
@@ -43,26 +43,21 @@ def on_a_mac(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     return model(name, namespace, accelerator={"type": "apple"}, **spec)
 
 
-async def test_a_real_model_answers_from_a_mac(mac: Mac, tenant: Tenant):
-    uri = f"file://{weights.prepare()}"
-    tenant.apply(
-        on_a_mac(
-            "smollm2",
-            tenant.namespace,
-            model={"uri": uri, "contextLength": 2048},
-            engine={"type": "mlx"},
-            resources={"requests": {"memory": "1Gi"}},
-        ),
-        key("app", tenant.namespace),
-    )
-    tenant.wait_ready("smollm2", within=60)
-    (pod,) = tenant.server_pods("smollm2")
+async def test_the_apple_sample_answers_from_a_mac_with_real_weights(mac: Mac, tenant: Tenant):
+    spec = {
+        "model": {"uri": f"file://{weights.prepare()}", "contextLength": 2048},
+        "accelerator": {"memory": "1Gi"},
+        "replicas": 1,
+    }
+    tenant.apply(sample("apple.yaml", **spec), key("app", tenant.namespace))
+    tenant.wait_ready("qwen-7b", within=240)
+    (pod,) = tenant.server_pods("qwen-7b")
     assert pod["spec"]["nodeName"] == mac.name
     assert "podIP" not in pod["status"]
     reached = endpoint.parse(endpoint_of(pod))
     assert reached.host == mac.address and reached.pin
     client = await tenant.client("app")
-    assert await stream_once(client, "smollm2", "from a Mac")
+    assert await stream_once(client, "gpt-4o-mini", "from a Mac")
 
 
 async def test_what_no_mac_has_room_for_waits_and_says_so(mac: Mac, tenant: Tenant):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pippin_contract import wire
+
+SAMPLES = Path(__file__).parents[2] / "crds/samples"
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,6 +21,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(inner, Mapping) and isinstance(value, Mapping)
         result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def sample(file: str, **spec: Any) -> dict[str, Any]:
+    """A manifest that users copy, from crds/samples; keywords are merged into its spec."""
+    return merged(yaml.safe_load((SAMPLES / file).read_text()), {"spec": spec} if spec else {})
 
 
 def model(name: str, namespace: str, **spec: Any) -> dict[str, Any]:

@@ -30,7 +30,12 @@ def tables(
     """What `nft -f -` shall read, by node. A node without Pods has no entry: none runs there."""
     near = Neighbourhood(selectors.endpoints(pods), selectors.namespace_labels(namespaces))
     judge = _Judge(policies, near)
-    nodes = {pod.spec.nodeName for pod in pods if pod.spec and pod.spec.nodeName}
+    # A node whose Pods have no addresses is no container: native Pods, reached at their node's.
+    nodes = {
+        pod.spec.nodeName
+        for pod in pods
+        if pod.spec and pod.spec.nodeName and pod.status and pod.status.podIP
+    }
     return {
         node: _table(
             [chain for pod in near.pods if pod.node == node for chain in judge.chains(pod)]

@@ -57,6 +57,7 @@ class EchoEngine:
         self._requests = 0
         self._active: set[asyncio.Event] = set()
         self._closed = False
+        self._wedged = False
         self._progressed_at = clock()
 
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
@@ -75,7 +76,7 @@ class EchoEngine:
         words = list(_answer(prompt))
         prompt_tokens = _count(prompt)
         _fit(prompt_tokens, sampling.max_tokens, self._context_length)
-        if not self._active:
+        if not self._active and not self._wedged:
             self._progressed_at = self._clock()
         stopped = asyncio.Event()
         self._active.add(stopped)
@@ -89,7 +90,8 @@ class EchoEngine:
             self._active.discard(stopped)
 
     def activity(self) -> Activity:
-        active = len(self._active)
+        # What stands still keeps its request, also when nobody waits for it any more.
+        active = max(len(self._active), int(self._wedged))
         return Activity(
             active=active,
             batch=active,
@@ -113,6 +115,7 @@ class EchoEngine:
         if _reached(knobs.out_of_memory_after, number):
             raise OutOfMemory("out of memory: ask for less, or try again later")
         if _reached(knobs.wedge_after, number):
+            self._wedged = True
             await _pause(None, stopped)
         if random.Random(f"{knobs.seed}/{number}").random() * 100 < knobs.error_percent:
             raise EngineFailed("the echo engine failed as configured")

@@ -210,11 +210,14 @@ def test_only_the_pods_own_node_judges() -> None:
         a_pod("alice", ALICE, hostNetwork=True),
         a_pod("alice", ALICE, phase="Succeeded"),
         a_pod("alice", ALICE, phase="Failed"),
-        a_pod("alice", None),
     ],
 )
 def test_pods_without_an_address_of_their_own_are_not_judged(pod: Pod) -> None:
     assert set(chains(a_policy(podSelector={}), pods=[pod])) == {"forward"}
+
+
+def test_a_node_whose_pods_have_no_addresses_is_left_alone() -> None:
+    assert tables.tables([a_policy()], [a_pod("native", None)], NAMESPACES) == {}
 
 
 def test_an_address_is_the_newest_pods() -> None:
