@@ -26,6 +26,25 @@ run_pytest() {
   "$VENV/bin/python" -m pytest "$@"
 }
 
+# kind_possible: KIND is set where containers can run. CI has no excuse.
+kind_possible() {
+  local why
+  if why=$(hack/kind/up.sh --check 2>&1); then
+    KIND=yes
+  elif [ -n "${CI:-}" ]; then
+    die "containers cannot run here, and CI leaves nothing out" "$why"
+  else
+    say "containers cannot run here, so the suite on kind is left out: $(head -n 1 <<<"$why")"
+  fi
+}
+
+# on_kind: the end-to-end suite in containers, on a cluster that goes unless it was up before.
+on_kind() {
+  if ! [ -f .pippin/kind/kubeconfig ]; then trap 'phase "kind ends" hack/kind/down.sh' EXIT; fi
+  phase "kind cluster" hack/kind/up.sh
+  phase "tests on kind" hack/kind/e2e.sh --durations=10
+}
+
 LAYER=${1:-all}
 phase environment hack/venv.sh
 case $LAYER in
@@ -40,11 +59,12 @@ e2e)
   run_pytest tests/e2e
   ;;
 all | embedded)
+  if [ "$LAYER" = all ]; then kind_possible; fi
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
   phase weights "$VENV/bin/python" hack/weights.py
-  say "==> tests"
-  run_pytest --durations=10
+  phase tests run_pytest --durations=10
+  if [ -n "${KIND:-}" ]; then on_kind; fi
   ;;
 *) die "no such tests: $LAYER (say embedded, unit, node, e2e or nothing)" ;;
 esac

@@ -28,6 +28,7 @@ in_engine() {
 engine_up() {
   if host_docker || engine_answers; then return; fi
   engine_ground
+  [ ${#ENGINE_MISSING[@]} -eq 0 ] || engine_install "${ENGINE_MISSING[@]}"
   say "      starting a container engine in a network namespace of its own"
   engine_remember
   mkdir -p "$ENGINE_HOME/run"
@@ -57,9 +58,9 @@ engine_answers() {
     DOCKER_HOST=unix://$ENGINE_HOME/docker.sock docker info >/dev/null 2>&1
 }
 
-# engine_ground: whether this machine can run an engine of our own, before anything is touched.
+# engine_ground: whether this machine can run an engine of our own; touches nothing.
 engine_ground() {
-  local missing=() package controller free
+  local controller free
   [ "$(uname -s)" = Linux ] || die "no Docker answers here: start Docker, then run again"
   [ "$(id -u)" = 0 ] || die "no Docker answers here, and only root can start one: start Docker," \
     "or run again as root"
@@ -71,19 +72,26 @@ engine_ground() {
   mkdir -p "$ENGINE_HOME"
   free=$(df --output=avail -BG "$ENGINE_HOME" | tail -n 1 | tr -dc 0-9)
   [ "$free" -ge 12 ] || die "$ENGINE_HOME has $free GB free; images and nodes want 12"
-  for package in "${ENGINE_PACKAGES[@]}"; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
-      missing+=("$package")
-  done
-  [ ${#missing[@]} -eq 0 ] || engine_install "${missing[@]}"
+  mapfile -t ENGINE_MISSING < <(engine_missing)
+  if [ ${#ENGINE_MISSING[@]} -eq 0 ]; then return; fi
+  if [ -d /run/systemd/system ] || ! command -v apt-get >/dev/null; then
+    die "the container engine needs: ${ENGINE_MISSING[*]}" \
+      "apt-get install --no-install-recommends ${ENGINE_MISSING[*]}"
+  fi
 }
 
-# A machine whose systemd would start a dockerd on its own network is asked first: by its owner.
+engine_missing() {
+  local package
+  for package in "${ENGINE_PACKAGES[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+      say "$package"
+  done
+}
+
+# A machine whose systemd would start a dockerd on its own network is never installed on: its owner
+# does that, as engine_ground says.
 engine_install() {
   local how="apt-get install --no-install-recommends $*"
-  if [ -d /run/systemd/system ] || ! command -v apt-get >/dev/null; then
-    die "the container engine needs: $*" "$how"
-  fi
   say "      $how"
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy \
     --no-install-recommends "$@"; } >"$ENGINE_HOME/apt.log" 2>&1 </dev/null ||

@@ -26,6 +26,8 @@ with_cluster() { in_engine "$@"; }
 nodes() { with_cluster kubectl get nodes -o jsonpath='{range .items[*]}{.metadata.name} '\
 '{.spec.podCIDR} {.status.addresses[?(@.type=="InternalIP")].address}{"\n"}{end}'; }
 
+running_nodes() { in_engine docker ps -q --filter "label=io.x-k8s.kind.cluster=$CLUSTER"; }
+
 # remove_cluster: by kind's own label, so that no kind is needed for what is left of a cluster.
 remove_cluster() {
   local containers

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # A kind cluster with Pippin's images in it: one control plane, a node with a fake GPU, a plain one.
+#
+#   up.sh           make it, or bring the one that is up up to date
+#   up.sh --check   say in one line why this machine cannot have one (exit 1), and do nothing
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib.sh
@@ -109,6 +112,10 @@ put() {
     ctr --namespace=k8s.io images import --no-unpack --digests -
 }
 
+if [ "${1:-}" = --check ]; then
+  host_docker || engine_answers || engine_ground
+  exit
+fi
 mkdir -p "$KIND_HOME" "$LOGS" "$WEIGHTS"
 engine_up
 IMAGE=${PIPPIN_NODE_IMAGE:-}
@@ -124,6 +131,8 @@ step "ingress controller" ingress_controller
 KIND=$(kind_program | tail -n 1)
 PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
 if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then
+  [ -z "$(running_nodes)" ] || die "the kind cluster of another checkout is up here;" \
+    "end it there first: make kind-down"
   # What is left of one whose engine or machine went down does not come back as it was.
   remove_cluster
   step "cluster" create

@@ -78,7 +78,7 @@ async def test_the_stock_client_streams_through_the_ingress_over_tls(tenant: Ten
 @pytest.mark.parametrize(
     ("spec", "reason", "says"),
     [
-        ({"engine": {"image": "registry.invalid/none:1"}}, "ImagePullFailed", "registry.invalid"),
+        ({"engine": {"image": "127.0.0.1:1/none:1"}}, "ImagePullFailed", "127.0.0.1:1"),
         (
             {"engine": {"type": "mlx"}, "model": {"uri": "pvc://no-such-claim/model"}},
             "NoMatchingNode",
@@ -104,7 +104,9 @@ async def test_why_it_does_not_serve_is_told_in_the_clusters_own_words(
 async def test_a_server_that_stands_still_is_taken_out_and_restarted(
     cluster: Cluster, tenant: Tenant
 ):
-    tenant.apply(model("echo", tenant.namespace), key("app", tenant.namespace))
+    tenant.apply(
+        model("echo", tenant.namespace, drain={"timeout": "1s"}), key("app", tenant.namespace)
+    )
     tenant.wait_ready("echo")
     client = await tenant.client("app")
     (pod,) = tenant.server_pods("echo")

@@ -86,11 +86,10 @@ def at(pod: dict[str, Any], port: int) -> str:
 
 
 def own(cluster: Cluster, component: str) -> dict[str, Any]:
-    """The one Pod of Pippin's operator or gateway that is not on its way out."""
+    """A Pod of Pippin's operator or gateway that is not on its way out."""
     selector = f"app.kubernetes.io/component={component}"
     pods = cluster.kubectl.within(cluster.system_namespace).items("pods", "-l", selector)
-    (pod,) = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    return pod
+    return next(pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
 
 
 def outcomes(printed: str) -> dict[str, str]:
