@@ -47,7 +47,7 @@ wheels() {
 image() {
   local context=$WORK/$PLATFORM/$1
   mkdir -p "$context" && wheels "$2" "$context/wheels" && cp "$WHEEL" "$context/" &&
-    in_engine docker build --force-rm -f "$ROOT/$3" --target "$4" -t "$5" \
+    in_engine docker build --force-rm "${FOREIGN[@]}" -f "$ROOT/$3" --target "$4" -t "$5" \
       --build-arg "BASE=$BASE" --build-arg "VERSION=$VERSION" --build-arg "REVISION=$REVISION" \
       "$context"
 }
@@ -65,6 +65,8 @@ build() {
 [ $# -gt 0 ] || set -- operator gateway server
 [ "$PLATFORM" = "$MACHINE" ] || [ -n "${PIPPIN_BASE:-}" ] ||
   die "images for $PLATFORM are built here only on a published base: set PIPPIN_BASE"
+FOREIGN=()
+[ "$PLATFORM" = "$MACHINE" ] || FOREIGN=(--platform "linux/$PLATFORM")
 "$ROOT/hack/venv.sh"
 engine_up
 mkdir -p "$WORK" "$LOGS"

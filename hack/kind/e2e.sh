@@ -31,11 +31,12 @@ rm -rf "$DUMP"
 gateway=$("$HERE/install.sh" | tail -n 1)
 # The nodes see the cache of the weights as /models.
 model=$("$VENV/bin/python" "$ROOT/hack/weights.py" | tail -n 1)
+crd=$("$HERE/monitoring.sh" crd | tail -n 1)
 cd "$ROOT"
 # Only root sees the environment of a container's processes, and may signal them.
 if [ "$(id -u)" = 0 ]; then export PIPPIN_E2E_SAME_MACHINE=1; fi
 PIPPIN_E2E_GATEWAY_URL=$gateway PIPPIN_E2E_HOST_ADDRESS=$(here) PIPPIN_E2E_DUMP=$DUMP \
-  PIPPIN_E2E_MAY_UNINSTALL=1 \
+  PIPPIN_E2E_MAY_UNINSTALL=1 PIPPIN_E2E_SERVICEMONITOR_CRD=$crd \
   PIPPIN_E2E_INGRESS_URL=https://$(ingress) PIPPIN_E2E_INGRESS_HOST=pippin.test \
   PIPPIN_E2E_INGRESS_CA=$ROOT/.pippin/kind/pki/ca.crt \
   PIPPIN_E2E_WEIGHTS_URI=file:///models/${model#"$PIPPIN_CACHE/models/"} \

@@ -101,7 +101,7 @@ load() {
   server=pippin-server:$version-mlx
   put "$CLUSTER-worker" "$server" &&
     put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \
-      "$INGRESS_IMAGE"
+      "$INGRESS_IMAGE" pippin-prometheus:test
 }
 
 # put NODE IMAGE...: into the node's own containerd.
@@ -128,6 +128,7 @@ if ! host_docker; then
 fi
 "$HERE/../tools/build.sh" ingress >/dev/null
 step "ingress controller" ingress_controller
+step "prometheus" "$HERE/monitoring.sh" image
 KIND=$(kind_program | tail -n 1)
 PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
 if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then

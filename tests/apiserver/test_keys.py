@@ -83,6 +83,53 @@ async def test_a_deleted_secret_is_minted_anew(cluster: Cluster, namespace: str)
     assert apikeys.key_id(secret(cluster, namespace)[wire.SECRET_API_KEY]) == after["keyId"]
 
 
+def rotate(cluster: Cluster, namespace: str, value: str) -> None:
+    note = f"{wire.ROTATE_ANNOTATION}={value}"
+    cluster.plane.kubectl("-n", namespace, "annotate", "--overwrite", "ak/app", note)
+
+
+async def test_asked_by_annotation_a_new_key_comes_and_the_old_one_stays_a_while(
+    cluster: Cluster, namespace: str
+):
+    cluster.create("apikeys", key("app", namespace))
+    before = await phase(cluster, namespace, "Active")
+    old = secret(cluster, namespace)[wire.SECRET_API_KEY]
+    rotate(cluster, namespace, "leaked")
+    after = await phase(cluster, namespace, "Rotating")
+    new = secret(cluster, namespace)[wire.SECRET_API_KEY]
+    newest, earlier = after["keys"]
+    assert after["keyId"] == newest["id"] != before["keyId"]
+    assert apikeys.verify(new, newest["digest"]) and "notAfter" not in newest
+    assert apikeys.verify(old, earlier["digest"])
+    ends = datetime.fromisoformat(earlier["notAfter"])
+    assert timedelta(hours=23) < ends - datetime.now(UTC) <= timedelta(hours=24)
+    # The old one is not kept anywhere in plain text, and the same value asks for nothing more.
+    assert old not in yaml.safe_dump(cluster.get("secrets", namespace, "app-apikey"))
+    rotate(cluster, namespace, "leaked")
+    patch(cluster, namespace, {"description": "touched"})
+    await phase(cluster, namespace, "Rotating", observedGeneration=2, keyId=after["keyId"])
+    # A lost status is made again from the Secret, with both keys.
+    cluster.set_status("apikeys", namespace, "app", {})
+    again = await phase(cluster, namespace, "Rotating")
+    assert again["keys"] == after["keys"]
+
+
+async def test_a_key_that_is_old_enough_is_replaced_and_the_old_one_ends(
+    cluster: Cluster, namespace: str
+):
+    """Nobody touches the object: time alone replaces the key, and ends the one before."""
+    quick = {"interval": "4s", "overlap": "1s"}
+    cluster.create("apikeys", key("app", namespace, rotation=quick))
+    first = await phase(cluster, namespace, "Active")
+    second = await phase(cluster, namespace, "Rotating")
+    assert [row["id"] for row in second["keys"]] == [second["keyId"], first["keyId"]]
+    third = await phase(cluster, namespace, "Active")
+    assert [row["id"] for row in third["keys"]] == [third["keyId"]]
+    assert cluster.condition("apikeys", namespace, "app", "SpecHonored")["status"] == "True"
+    patch(cluster, namespace, {"enabled": False})
+    await phase(cluster, namespace, "Disabled")
+
+
 async def test_disabled_enabled_expired(cluster: Cluster, namespace: str):
     cluster.create("apikeys", key("app", namespace))
     await phase(cluster, namespace, "Active")
@@ -164,12 +211,10 @@ def write(cluster: Cluster, namespace: str, data: dict[str, str | None]) -> None
 
 
 async def test_what_a_key_asks_in_vain_is_named(cluster: Cluster, namespace: str):
-    cluster.create(
-        "apikeys", key("app", namespace, limits={"tpm": 5}, rotation={"interval": "720h"})
-    )
+    cluster.create("apikeys", key("app", namespace, limits={"tpm": 5}, priority="batch"))
     honored = await eventually(
         lambda: cluster.condition("apikeys", namespace, "app", "SpecHonored"),
         until=lambda c: c.get("status") == "False",
     )
-    assert "limits.tpm, rotation" in honored["message"]
+    assert "limits.tpm, priority" in honored["message"]
     await phase(cluster, namespace, "Active")

@@ -99,6 +99,31 @@ async def test_a_revoked_key_is_refused_within_two_seconds(tenant: Tenant):
     await eventually(refused, within=2)
 
 
+async def test_a_rotated_key_and_the_one_before_are_both_good_until_the_overlap_ends(
+    tenant: Tenant,
+):
+    overlap = {"interval": "720h", "overlap": "8s"}
+    tenant.apply(model("echo", tenant.namespace), key("app", tenant.namespace, rotation=overlap))
+    tenant.wait_ready("echo")
+    old = await tenant.client("app")
+    before = tenant.secret("app")
+    tenant.kubectl("annotate", "ak/app", "pippin.dev/rotate=today")
+    await eventually(lambda: tenant.secret("app") != before)
+    new = await tenant.client("app")
+    for client in (new, old):
+        assert await stream_once(client, "echo", "both are good")
+
+    async def refused() -> bool:
+        try:
+            await old.models.list()
+        except openai.AuthenticationError:
+            return True
+        return False
+
+    await eventually(refused)
+    assert await stream_once(new, "echo", "the new one goes on")
+
+
 async def test_a_disabled_key_is_refused_until_it_is_enabled_again(tenant: Tenant):
     tenant.apply(model("echo", tenant.namespace), key("paused", tenant.namespace))
     client = await tenant.client("paused")

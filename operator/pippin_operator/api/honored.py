@@ -54,7 +54,6 @@ _KEY: tuple[tuple[str, Callable[[APIKeySpec], object]], ...] = (
     ("limits.tpm", lambda s: s.limits and s.limits.tpm),
     ("limits.concurrency", lambda s: s.limits and s.limits.concurrency),
     ("limits.tokensPerDay", lambda s: s.limits and s.limits.tokens_per_day),
-    ("rotation", lambda s: s.rotation),
     ("priority", lambda s: s.priority != "interactive"),
 )
 

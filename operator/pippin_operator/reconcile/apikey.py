@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import base64
-import binascii
-from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from pippin_contract import apikeys, wire
 
+from .. import keychain
 from ..api.apikey import APIKeySpec
 from ..api.resources import APIKEY, SECRET, Manifest, Ref
 from ..errors import ApiError, Conflict, InvalidSpec, NotFound
+from ..keychain import KeyChain, entry
 from ..render.names import owner
 from ..status.apikey import Held, derive, ends_at, expired
 from ..status.pods import Trouble
+from . import rotation
 from .children import owned_by
 from .deps import Deps
 from .write import write_status
+
+log = structlog.get_logger(__name__)
 
 
 async def reconcile(deps: Deps, ref: Ref) -> float | None:
@@ -31,7 +35,7 @@ async def reconcile(deps: Deps, ref: Ref) -> float | None:
     generation = live["metadata"].get("generation", 0)
     status = derive(spec, generation, held, live.get("status") or {}, deps.now())
     await write_status(deps, APIKEY, live, status)
-    return _next_look(deps, spec)
+    return _next_look(deps, spec, held)
 
 
 def parse(live: Manifest) -> APIKeySpec:
@@ -41,13 +45,14 @@ def parse(live: Manifest) -> APIKeySpec:
         raise InvalidSpec(str(error)) from error
 
 
-def _next_look(deps: Deps, spec: APIKeySpec) -> float:
+def _next_look(deps: Deps, spec: APIKeySpec, held: Held | Trouble) -> float:
     """Secrets are not watched (no right to list them), so they are looked at from time to time."""
-    ends = ends_at(spec)
-    pause = deps.settings.key_check_seconds
-    if ends is None or expired(spec, deps.now()):
-        return pause
-    return min(pause, (ends - deps.now()).total_seconds() + 0.1)
+    now = deps.now()
+    moments = [ends_at(spec)]
+    if isinstance(held, Held):
+        moments += [held.due, *(keychain.moment(one.not_after) for one in held.earlier)]
+    ahead = [(at - now).total_seconds() + 0.1 for at in moments if at is not None and at > now]
+    return min([deps.settings.key_check_seconds, *ahead])
 
 
 async def _held(deps: Deps, live: Manifest, spec: APIKeySpec) -> Held | Trouble:
@@ -70,7 +75,7 @@ async def _brought(deps: Deps, live: Manifest, spec: APIKeySpec) -> Held | Troub
         secret = await deps.cluster.get(SECRET, live["metadata"]["namespace"], reference.name)
     except NotFound:
         return Trouble("SecretNotFound", f"{where}: there is no such Secret, make it")
-    key = _read(secret, reference.key)
+    key = entry(secret, reference.key)
     if key is None:
         return Trouble("SecretKeyMissing", f"{where}: the Secret has no such key, or it is no text")
     if len(key) < apikeys.MIN_FOREIGN_LENGTH:
@@ -85,7 +90,7 @@ async def _brought(deps: Deps, live: Manifest, spec: APIKeySpec) -> Held | Troub
 
 
 async def _minted(deps: Deps, live: Manifest, spec: APIKeySpec) -> Held | Trouble:
-    """The key in our Secret, made now when there is none."""
+    """The key in our Secret: made when there is none, replaced when it is time."""
     metadata = live["metadata"]
     name = spec.secret_name or f"{metadata['name']}-apikey"
     try:
@@ -98,29 +103,51 @@ async def _minted(deps: Deps, live: Manifest, spec: APIKeySpec) -> Held | Troubl
             f"Secret {name} exists and is not this APIKey's: delete it, or set spec.secretName"
             " (existingSecretRef uses a key of your own)",
         )
-    if _read(secret, wire.SECRET_API_KEY) is None or not _base_url_right(deps, secret):
-        secret = await _mend(deps, live, name, secret)
-    key = _read(secret, wire.SECRET_API_KEY)
-    assert key is not None
-    return Held(apikeys.key_id(key), apikeys.digest(key), name)
+    held = keychain.read(secret)
+    chain = _settled(deps, live, spec, held or _first(deps, live))
+    if chain != held or entry(secret, wire.SECRET_BASE_URL) != deps.settings.base_url:
+        # Only over what was read: of two that replace a key at once, one starts again.
+        version = secret["metadata"]["resourceVersion"]
+        await deps.cluster.apply(_secret(deps, live, name, chain, version), SECRET, force=True)
+    return Held(
+        apikeys.key_id(chain.key),
+        apikeys.digest(chain.key),
+        name,
+        created_at=chain.created_at,
+        earlier=chain.earlier,
+        due=rotation.due_at(spec, chain),
+    )
+
+
+def _settled(deps: Deps, live: Manifest, spec: APIKeySpec, chain: KeyChain) -> KeyChain:
+    """As it should be now. What is refused anyway is not replaced."""
+    now = deps.now()
+    chain = chain.good(now)
+    if not spec.enabled or expired(spec, now) or not rotation.due(live, spec, chain, now):
+        return chain
+    key = apikeys.mint(deps.random_bytes).key
+    rotated = chain.rotated(key, rotation.asked_for(live), now, rotation.overlap(spec))
+    log.info("apikey.rotated", key_id=apikeys.key_id(key), before=apikeys.key_id(chain.key))
+    return rotated
+
+
+def _first(deps: Deps, live: Manifest) -> KeyChain:
+    """A new APIKey's; whatever its annotation says was there before there was a key to replace."""
+    key = apikeys.mint(deps.random_bytes).key
+    return KeyChain(key, keychain.stamp(deps.now()), rotation.asked_for(live))
 
 
 async def _create(deps: Deps, live: Manifest, name: str) -> Manifest:
-    key = apikeys.mint(deps.random_bytes).key
     try:
-        return await deps.cluster.create(_secret(deps, live, name, key), SECRET)
+        return await deps.cluster.create(_secret(deps, live, name, _first(deps, live)), SECRET)
     except Conflict:
         # Somebody was first; whoever it was, what is there now decides.
         return await deps.cluster.get(SECRET, live["metadata"]["namespace"], name)
 
 
-async def _mend(deps: Deps, live: Manifest, name: str, secret: Manifest) -> Manifest:
-    """The key stays when there is one; the base URL follows the setting."""
-    key = _read(secret, wire.SECRET_API_KEY) or apikeys.mint(deps.random_bytes).key
-    return await deps.cluster.apply(_secret(deps, live, name, key), SECRET, force=True)
-
-
-def _secret(deps: Deps, live: Manifest, name: str, key: str) -> Manifest:
+def _secret(
+    deps: Deps, live: Manifest, name: str, chain: KeyChain, version: str | None = None
+) -> Manifest:
     metadata = live["metadata"]
     reference = owner(APIKEY.api_version, APIKEY.kind, metadata["name"], metadata["uid"])
     return {
@@ -135,27 +162,15 @@ def _secret(deps: Deps, live: Manifest, name: str, key: str) -> Manifest:
                 wire.LABEL_INSTANCE: metadata["name"],
                 wire.LABEL_MANAGED_BY: wire.MANAGER,
             },
+            "annotations": chain.annotations,
             "ownerReferences": [reference],
+            **({"resourceVersion": version} if version else {}),
         },
         "data": {
-            wire.SECRET_API_KEY: base64.b64encode(key.encode()).decode(),
+            wire.SECRET_API_KEY: base64.b64encode(chain.key.encode()).decode(),
             wire.SECRET_BASE_URL: base64.b64encode(deps.settings.base_url.encode()).decode(),
         },
     }
-
-
-def _base_url_right(deps: Deps, secret: Manifest) -> bool:
-    return _read(secret, wire.SECRET_BASE_URL) == deps.settings.base_url
-
-
-def _read(secret: Manifest, key: str) -> str | None:
-    """The text without the newline that editors add. None when it is missing or no text."""
-    data: dict[str, Any] = secret.get("data") or {}
-    try:
-        text = base64.b64decode(data[key], validate=True).decode().strip()
-    except (KeyError, binascii.Error, UnicodeDecodeError):
-        return None
-    return text or None
 
 
 def _sendable(key: str) -> bool:

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from ..api.modeldeployment import ModelDeploymentSpec
 from ..api.resources import DEPLOYMENT, MODELDEPLOYMENT, POD, Manifest, Ref
 from ..errors import ApiError, InvalidSpec
+from ..keychain import stamp
 from ..render.children import render
 from ..render.context import Model
-from ..status.apikey import stamp
 from ..status.modeldeployment import Seen, Wanted, derive
 from ..status.pods import Trouble, is_creating
 from .children import NameInUse, settle

@@ -11,6 +11,7 @@ from pippin_contract import wire
 
 from ..api.apikey import APIKeySpec
 from ..api.honored import unsupported_by_key
+from ..keychain import Earlier, moment, stamp
 from .conditions import Verdict, laid_over, no, yes
 from .pods import Trouble
 
@@ -23,6 +24,11 @@ class Held:
     digest: str
     secret: str
     entry: str = wire.SECRET_API_KEY
+    #: Empty for a key that the user made: since when it was seen is in the status.
+    created_at: str = ""
+    earlier: tuple[Earlier, ...] = ()
+    #: When it will be replaced.
+    due: datetime | None = None
 
 
 def derive(
@@ -42,7 +48,7 @@ def derive(
     }
     if isinstance(held, Held):
         status["keyId"] = held.key_id
-        status["keys"] = [_row(held, spec, old, at)]
+        status["keys"] = _rows(held, spec, old, at)
         status["secretRef"] = {"name": held.secret, "key": held.entry}
     return status
 
@@ -59,21 +65,25 @@ def ends_at(spec: APIKeySpec) -> datetime | None:
     return datetime.fromisoformat(spec.expires_at)
 
 
-def stamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _row(held: Held, spec: APIKeySpec, old: Mapping[str, Any], at: str) -> dict[str, Any]:
+def _rows(held: Held, spec: APIKeySpec, old: Mapping[str, Any], at: str) -> list[dict[str, Any]]:
+    """The newest first. No key outlives expiresAt, whatever its own end is."""
     rows: list[dict[str, Any]] = old.get("keys") or []
     known = next((row for row in rows if row["digest"] == held.digest), {})
-    row = {
+    newest = {
         "id": held.key_id,
         "digest": held.digest,
-        "createdAt": known.get("createdAt", at),
+        "createdAt": held.created_at or known.get("createdAt", at),
     }
     if spec.expires_at is not None:
-        row["notAfter"] = spec.expires_at
-    return row
+        newest["notAfter"] = spec.expires_at
+    return [newest, *(_earlier(one, spec) for one in held.earlier)]
+
+
+def _earlier(one: Earlier, spec: APIKeySpec) -> dict[str, Any]:
+    ends = one.not_after
+    if spec.expires_at is not None and datetime.fromisoformat(spec.expires_at) < moment(ends):
+        ends = spec.expires_at
+    return {"id": one.id, "digest": one.digest, "createdAt": one.created_at, "notAfter": ends}
 
 
 def _verdicts(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> tuple[Verdict, ...]:
@@ -92,6 +102,10 @@ def _ready(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> Verdict:
         return no("Ready", "Disabled", "enabled is false: the key is refused")
     if expired(spec, now):
         return no("Ready", "Expired", f"the key ended at {spec.expires_at}")
+    if held.earlier:
+        last = max(one.not_after for one in held.earlier)
+        words = f"the newest key is {held.key_id}; earlier ones are good until {last} at most"
+        return yes("Ready", "Rotating", words)
     return yes("Ready", "Active")
 
 
@@ -111,4 +125,6 @@ def _phase(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> str:
         return "Error"
     if not spec.enabled:
         return "Disabled"
-    return "Expired" if expired(spec, now) else "Active"
+    if expired(spec, now):
+        return "Expired"
+    return "Rotating" if held.earlier else "Active"

@@ -56,7 +56,6 @@ def test_a_field_with_effect_is_not(spec):
         ({"limits": {"tpm": 1}}, "limits.tpm"),
         ({"limits": {"concurrency": 1}}, "limits.concurrency"),
         ({"limits": {"tokensPerDay": 1}}, "limits.tokensPerDay"),
-        ({"rotation": {"interval": "720h"}}, "rotation"),
         ({"priority": "batch"}, "priority"),
     ],
 )
