@@ -21,6 +21,7 @@ from .app import Parts, create_app
 from .catalog.model import Catalog
 from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
+from .routing.breaker import Breakers
 from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
 from .telemetry import Telemetry
@@ -51,10 +52,11 @@ async def run(settings: Settings) -> int:
         return 1
     stop = asyncio.Event()
     stop_on_signals(stop)
-    telemetry, pool = Telemetry(), Pool()
+    telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
+        breakers.retain(catalog.replica_ids)
         telemetry.catalog_changed(catalog)
 
     store = CatalogStore(changed)
@@ -65,6 +67,7 @@ async def run(settings: Settings) -> int:
         Parts(
             store=store,
             pool=pool,
+            breakers=breakers,
             tokens=signing,
             telemetry=telemetry,
             can_sign=lambda: signing.ready,

@@ -24,6 +24,7 @@ from .listing import PATH as MODELS_PATH
 from .listing import Listing
 from .proxy import Deps, Proxy, Tokens
 from .routing.balance import Balance
+from .routing.breaker import Breakers
 from .routing.timeouts import Budget
 from .telemetry import Telemetry
 from .upstream.client import Client
@@ -41,6 +42,7 @@ class Parts:
 
     store: CatalogStore
     pool: Pool
+    breakers: Breakers
     tokens: Tokens
     telemetry: Telemetry
     #: Whether there is a key to sign with.
@@ -61,7 +63,7 @@ class Gateway:
 def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     """All of the gateway but its sockets. Needs a running event loop."""
     store, telemetry, clock = parts.store, parts.telemetry, parts.clock
-    balance = Balance()
+    balance = Balance(parts.breakers)
     health = Health(store=store, can_sign=parts.can_sign, in_flight=lambda: balance.in_flight)
     deps = Deps(
         catalog=lambda: store.catalog,
@@ -78,6 +80,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         telemetry=telemetry,
         clock=clock.monotonic,
     )
+    telemetry.breakers_open.set_function(parts.breakers.open_now)
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
     app = Limit(app, MemoryStore(), rule_of, on_refused=telemetry.refused, clock=clock)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))

@@ -17,7 +17,8 @@ from . import relay, usage
 from .catalog.model import ApiKey, Catalog, Model, Replica
 from .routing import retry
 from .routing.balance import Balance
-from .routing.resolve import nobody_ready, resolve
+from .routing.breaker import trips
+from .routing.resolve import all_broken, nobody_ready, resolve
 from .routing.retry import Failure
 from .routing.timeouts import Budget, Deadlines, budget
 from .telemetry import Telemetry
@@ -28,6 +29,8 @@ from .upstream.guard import Guard, Ticker
 #: Headers of a client that a replica gets, beside those that are made here.
 FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
 
+#: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
+_BROKEN = frozenset({500, 502, 504})
 _SERVED_BY = SERVED_BY_HEADER.encode()
 _TOO_LATE = {
     Failure.CONNECT_TIMEOUT: "the model's server did not accept a connection in time",
@@ -143,24 +146,35 @@ class Proxy:
             if exchange.status == 503 and retry.again(Failure.UNAVAILABLE, attempt):
                 if self._another(call):
                     raise UpstreamFailure(Failure.UNAVAILABLE, "503")
+            if exchange.status in _BROKEN:
+                self._count_against(call, replica)
             if relay.streams(exchange):
-                await self._stream(call, exchange, send)
+                ended_well = await self._stream(call, exchange, send)
             else:
-                await self._whole(call, exchange, send)
+                ended_well = await self._whole(call, exchange, send)
+            if ended_well:
+                deps.balance.breakers.succeeded(replica)
         except asyncio.CancelledError as cancelled:
             failure = call.guard.expired()
             if failure is None:
                 raise
+            self._blame(call, replica, failure)
             raise failure from cancelled
+        except UpstreamFailure as failure:
+            self._blame(call, replica, failure)
+            raise
         finally:
             deps.balance.ended(replica)
             if exchange is not None:
                 exchange.close()
 
-    async def _whole(self, call: Call, exchange: Exchange, send: Send) -> None:
+    async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
+        """Whether the replica did what it is for."""
         self._used(call, await relay.whole(exchange, send, _answer_head(exchange)))
+        return exchange.status < 500
 
-    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> None:
+    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
+        """Whether the stream came to its end."""
         deps, guard = self._deps, call.guard
         events = relay.Events(exchange, send, lambda part: self._used(call, part))
         await events.begin()
@@ -179,9 +193,14 @@ class Proxy:
                 if not guard.left:  # the time to drain is over
                     await events.fail(_GOING, call.request_id)
                 raise
-            await self._break_off(call, events, late)
+            broken = late
         except UpstreamFailure as failure:
-            await self._break_off(call, events, failure)
+            broken = failure
+        else:
+            return True
+        self._blame(call, exchange.replica, broken)
+        await self._break_off(call, events, broken)
+        return False
 
     async def _break_off(self, call: Call, events: relay.Events, failure: UpstreamFailure) -> None:
         """Trouble after the first byte: one last event, no [DONE], no retry."""
@@ -193,14 +212,22 @@ class Proxy:
         """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
         if call.tried:
             call.model = resolve(self._deps.catalog(), call.key, call.name)
-        replica = self._deps.balance.pick(call.model.replicas, call.tried, self._deps.clock())
-        if replica is None:
-            raise nobody_ready(call.model)
-        return replica
+        balance, model, now = self._deps.balance, call.model, self._deps.clock()
+        replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker)
+        if replica is not None:
+            return replica
+        if model.replicas:
+            wait = balance.breakers.wait(model.replicas, model.spec.breaker, now)
+            raise all_broken(model, wait)
+        raise nobody_ready(model)
 
     def _another(self, call: Call) -> bool:
-        replicas = resolve(self._deps.catalog(), call.key, call.name).replicas
-        return any(replica.id not in call.tried for replica in replicas)
+        model = resolve(self._deps.catalog(), call.key, call.name)
+        allows, now = self._deps.balance.breakers.allows, self._deps.clock()
+        return any(
+            replica.id not in call.tried and allows(replica, model.spec.breaker, now)
+            for replica in model.replicas
+        )
 
     def _failed(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
         if retry.blames_replica(failure.kind):
@@ -213,6 +240,17 @@ class Proxy:
             replica=replica.pod,
             why=str(failure),
         )
+
+    def _blame(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
+        """While the request still counts as under way: a try of an open breaker must be known."""
+        if trips(failure.kind):
+            self._count_against(call, replica)
+
+    def _count_against(self, call: Call, replica: Replica) -> None:
+        """One failure more for the replica's breaker."""
+        breakers, policy = self._deps.balance.breakers, call.model.spec.breaker
+        if breakers.failed(replica, policy, self._deps.clock()):
+            log.warning("breaker.opened", model=call.model.ref, replica=replica.pod)
 
     def _count(self, model: Model, failure: UpstreamFailure) -> None:
         self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()

@@ -5,7 +5,7 @@ Label values are names of objects from the catalog, never a client's text.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from pippin_contract import __version__
 from pippin_edge import metrics
@@ -75,6 +75,11 @@ class Telemetry:
             "pippin_gateway_catalog_objects",
             "What the gateway knows, by kind: keys, models, replicas.",
             ("kind",),
+        )
+        self.breakers_open = Gauge(
+            "pippin_gateway_breakers_open",
+            "Replicas that failed repeatedly and are left alone, or being tried again.",
+            registry=registry,
         )
         self._connected = metrics.gauge(
             registry,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
 
 from support.eventually import eventually
-from support.gateway import Running, free_port, model_object, pod_object
+from support.gateway import Running, free_port, model_object
 from support.upstreams import (
     ANSWER,
     DONE,
@@ -129,19 +132,78 @@ async def test_no_listener_at_the_address_is_a_502(gateway: Running) -> None:
     assert code(await ask(gateway)) == (502, "upstream_error")
 
 
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """A port whose queue of connections is full: what comes now gets no answer at all."""
+    with socket.socket() as listener, contextlib.ExitStack() as waiting:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(2):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 async def test_an_address_that_swallows_connections_is_a_504_and_not_waited_for(
-    gateway: Running,
+    gateway: Running, deaf: int
 ) -> None:
     gateway.store.put("modeldeployments", model_object(timeouts={"connect": "200ms"}))
-    raw = pod_object("far", 9)
-    # TEST-NET-1 never answers, or the router refuses it.
-    raw["status"]["conditions"][1]["message"] = "http://192.0.2.1:9"
-    gateway.store.replace("pods", [raw])
-    gateway.store.refresh()
+    gateway.route(deaf)
     began = asyncio.get_running_loop().time()
-    got = await ask(gateway)
-    assert code(got) in {(504, "upstream_timeout"), (502, "upstream_error")}
+    assert code(await ask(gateway)) == (504, "upstream_timeout")
     assert asyncio.get_running_loop().time() - began < 2
+
+
+async def test_a_replica_that_fails_again_and_again_is_left_alone_and_costs_no_time(
+    gateway: Running,
+) -> None:
+    breaker = {"failures": 3, "cooldown": "1s"}
+    times = {"firstToken": "100ms"}
+    gateway.store.put("modeldeployments", model_object(circuitBreaker=breaker, timeouts=times))
+    well = asyncio.Event()
+
+    async def hangs_until_mended(turn: Turn) -> None:
+        await (turn.send(STREAM_HEAD, event("Hi"), DONE, END) if well.is_set() else hang(turn))
+
+    async with upstream(hangs_until_mended) as replica:
+        gateway.route(replica.port)
+        for _ in range(3):
+            assert code(await ask(gateway, STREAM)) == (504, "upstream_timeout")
+        began = asyncio.get_running_loop().time()
+        refused = await ask(gateway, STREAM)
+        assert code(refused) == (503, "circuit_open")
+        assert refused.headers["retry-after"] == "1"
+        assert asyncio.get_running_loop().time() - began < 0.09, "an open breaker was waited for"
+        assert len(replica.requests) == 3
+        assert gateway.metric("pippin_gateway_breakers_open") == 1
+        # After the cooldown one request tries it; it is not well yet.
+        await eventually(lambda: ask_status(gateway, 504), within=5)
+        assert len(replica.requests) == 4
+        assert code(await ask(gateway, STREAM)) == (503, "circuit_open")
+        well.set()
+        await eventually(lambda: ask_status(gateway, 200), within=5)
+        assert gateway.metric("pippin_gateway_breakers_open") == 0
+
+
+async def ask_status(gateway: Running, status: int) -> bool:
+    return (await ask(gateway, STREAM)).status_code == status
+
+
+async def test_an_open_breaker_sends_everybody_to_the_replica_that_is_well(
+    gateway: Running,
+) -> None:
+    gateway.store.put("modeldeployments", model_object(circuitBreaker={"failures": 1}))
+    async with upstream(hang_up_midway) as bad, upstream(good) as fine:
+        gateway.route(bad.port, fine.port)
+        answers = [await ask(gateway, STREAM) for _ in range(6)]
+        assert len(bad.requests) == 1 and len(fine.requests) == 5
+    assert {got.status_code for got in answers} == {200}, "what began had begun"
+
+
+async def hang_up_midway(turn: Turn) -> None:
+    await turn.send(STREAM_HEAD, event("Hi"))
+    turn.reset()
 
 
 @pytest.mark.parametrize("script", [reset_at_once, draining])

@@ -22,6 +22,7 @@ from pippin_edge.serving import Drain, bind, serve
 from pippin_gateway.app import Gateway, Parts, create_app
 from pippin_gateway.catalog.model import Catalog
 from pippin_gateway.catalog.store import CatalogStore
+from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
 from pippin_gateway.telemetry import Telemetry
 from pippin_gateway.upstream.pool import Pool
@@ -150,10 +151,11 @@ async def running_gateway(
     **config: Any,
 ) -> AsyncIterator[Running]:
     """One key for every model, one model `qwen` without replicas; keywords go into the config."""
-    pool, telemetry = Pool(), Telemetry()
+    pool, telemetry, breakers = Pool(), Telemetry(), Breakers()
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
+        breakers.retain(catalog.replica_ids)
         telemetry.catalog_changed(catalog)
 
     store, signing, log = CatalogStore(changed, clock), signing_key(directory), list[bytes]()
@@ -162,6 +164,7 @@ async def running_gateway(
         Parts(
             store=store,
             pool=pool,
+            breakers=breakers,
             tokens=signing,
             telemetry=telemetry,
             can_sign=lambda: signing.ready,

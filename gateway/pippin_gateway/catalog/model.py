@@ -39,6 +39,17 @@ class Timeouts:
     total: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """Failures in a row that open a replica's breaker; seconds until it is tried again; by how
+    many requests at a time.
+    """
+
+    failures: int = 5
+    cooldown: float = 60.0
+    probes: int = 1
+
+
 #: The times of a ModelDeployment that sets none.
 UNSAID = Timeouts()
 
@@ -62,6 +73,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     task: str = "chat"
     timeouts: Timeouts = UNSAID
+    breaker: BreakerPolicy = BreakerPolicy()
     created: int = 0
     family: str = ""
     tags: tuple[str, ...] = ()

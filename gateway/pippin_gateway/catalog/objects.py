@@ -16,7 +16,17 @@ from pippin_contract.endpoint import Endpoint
 from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 
-from .model import NOTHING, UNSAID, ApiKey, KeySpec, ModelSpec, PodState, Replica, Timeouts
+from .model import (
+    NOTHING,
+    UNSAID,
+    ApiKey,
+    BreakerPolicy,
+    KeySpec,
+    ModelSpec,
+    PodState,
+    Replica,
+    Timeouts,
+)
 
 Raw = Mapping[str, Any]
 
@@ -73,6 +83,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         aliases=tuple(model.get("aliases") or ()),
         task=model.get("task") or "chat",
         timeouts=_timeouts(spec.get("timeouts") or {}),
+        breaker=_breaker(spec.get("circuitBreaker") or {}),
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
         tags=tuple(model.get("tags") or ()),
@@ -159,6 +170,18 @@ def _timeouts(raw: Raw) -> Timeouts:
         stream_idle=found.get("streamIdle"),
         total=found.get("total"),
     )
+
+
+def _breaker(raw: Raw) -> BreakerPolicy:
+    default = BreakerPolicy()
+    try:
+        return BreakerPolicy(
+            failures=int(raw.get("failures") or default.failures),
+            cooldown=units.seconds(raw["cooldown"]) if "cooldown" in raw else default.cooldown,
+            probes=int(raw.get("halfOpenRequests") or default.probes),
+        )
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"spec.circuitBreaker: {error}") from error
 
 
 def _wanted(spec: Raw) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from ..catalog.model import Replica
+from ..catalog.model import BreakerPolicy, Replica
+from .breaker import Breakers
 
 #: Seconds for which a replica that failed to answer is passed over.
 SHUN_SECONDS = 2.0
@@ -16,7 +17,8 @@ SHUN_SECONDS = 2.0
 class Balance:
     """Requests in flight by replica; `now` is monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, breakers: Breakers) -> None:
+        self.breakers = breakers
         self._in_flight: dict[str, int] = {}
         self._shunned: dict[str, float] = {}
         self._turn = 0
@@ -26,16 +28,20 @@ class Balance:
         return sum(self._in_flight.values())
 
     def pick(
-        self, replicas: Sequence[Replica], tried: Container[str], now: float
+        self,
+        replicas: Sequence[Replica],
+        tried: Container[str],
+        now: float,
+        policy: BreakerPolicy,
     ) -> Replica | None:
-        """The least busy replica that was not tried; ties go round."""
+        """The least busy replica that was not tried and whose breaker lets it; ties go round."""
         self._turn += 1
         count = len(replicas)
         best: Replica | None = None
         best_load = (True, 0)
         for offset in range(count):
             replica = replicas[(self._turn + offset) % count]
-            if replica.id in tried:
+            if replica.id in tried or not self.breakers.allows(replica, policy, now):
                 continue
             load = (self._is_shunned(replica.id, now), self._in_flight.get(replica.id, 0))
             if best is None or load < best_load:
@@ -43,9 +49,11 @@ class Balance:
         return best
 
     def began(self, replica: Replica) -> None:
+        self.breakers.began(replica)
         self._in_flight[replica.id] = self._in_flight.get(replica.id, 0) + 1
 
     def ended(self, replica: Replica) -> None:
+        self.breakers.ended(replica)
         left = self._in_flight[replica.id] - 1
         if left:
             self._in_flight[replica.id] = left

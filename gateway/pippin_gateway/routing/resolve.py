@@ -54,6 +54,16 @@ def may_use(key: ApiKey, model: Model) -> bool:
     return any(map(key.models.match, model.spec.names))
 
 
+def all_broken(model: Model, wait: int) -> NotReady:
+    """The answer while every replica is left alone by its breaker."""
+    return NotReady(
+        f"every replica of the model '{model.spec.served_name}' has failed repeatedly and is left"
+        f" alone for now; try again in {wait} s",
+        retry_after=wait,
+        code="circuit_open",
+    )
+
+
 def nobody_ready(model: Model) -> NotReady:
     """The answer when no replica is ready: why, and when to come back."""
     spec = model.spec

@@ -40,7 +40,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("limits.tpm", lambda s: s.limits and s.limits.tpm),
     ("timeouts.request", lambda s: s.timeouts and s.timeouts.request),
     ("retries", lambda s: s.retries),
-    ("circuitBreaker", lambda s: s.circuit_breaker),
     ("fallbacks", lambda s: s.fallbacks),
     ("responseCache", lambda s: s.response_cache and s.response_cache.enabled),
     ("batching", lambda s: s.batching),

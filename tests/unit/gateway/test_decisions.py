@@ -13,6 +13,7 @@ from pippin_edge.errors import ModelNotFound
 from pippin_gateway import usage
 from pippin_gateway.catalog.model import (
     ApiKey,
+    BreakerPolicy,
     Catalog,
     ModelSpec,
     PodState,
@@ -23,9 +24,12 @@ from pippin_gateway.catalog.model import (
 from pippin_gateway.catalog.objects import patterns
 from pippin_gateway.routing import retry
 from pippin_gateway.routing.balance import SHUN_SECONDS, Balance
+from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.routing.resolve import nobody_ready, resolve, visible
 from pippin_gateway.routing.retry import Failure
 from pippin_gateway.routing.timeouts import Budget, Deadlines, budget
+
+POLICY = BreakerPolicy()
 
 
 def catalog(*specs: ModelSpec) -> Catalog:
@@ -102,36 +106,36 @@ def test_the_refusal_says_why_nobody_is_ready(state: dict[str, Any], words: str)
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5))
 def test_the_least_busy_replica_is_picked(loads: list[int]) -> None:
-    balance, replicas = Balance(), [replica(n) for n in range(len(loads))]
+    balance, replicas = Balance(Breakers()), [replica(n) for n in range(len(loads))]
     for one, load in zip(replicas, loads, strict=True):
         for _ in range(load):
             balance.began(one)
-    picked = balance.pick(replicas, set(), 0)
+    picked = balance.pick(replicas, set(), 0, POLICY)
     assert picked is not None and loads[replicas.index(picked)] == min(loads)
 
 
 def test_ties_go_round_and_what_ended_counts_no_more() -> None:
-    balance, replicas = Balance(), [replica(n) for n in range(3)]
-    assert {balance.pick(replicas, (), 0) for _ in range(3)} == set(replicas)
+    balance, replicas = Balance(Breakers()), [replica(n) for n in range(3)]
+    assert {balance.pick(replicas, (), 0, POLICY) for _ in range(3)} == set(replicas)
     balance.began(replicas[0])
     balance.ended(replicas[0])
     assert balance.in_flight == 0 and not balance._in_flight
 
 
 def test_one_that_failed_is_passed_over_for_a_moment_while_there_is_another() -> None:
-    balance, replicas = Balance(), [replica(0), replica(1)]
+    balance, replicas = Balance(Breakers()), [replica(0), replica(1)]
     balance.failed(replicas[0], 10)
     balance.began(replicas[1])
-    assert balance.pick(replicas, (), 11) == replicas[1]
-    assert balance.pick(replicas[:1], (), 11) == replicas[0]
-    assert balance.pick(replicas, (), 10 + SHUN_SECONDS) == replicas[0]
+    assert balance.pick(replicas, (), 11, POLICY) == replicas[1]
+    assert balance.pick(replicas[:1], (), 11, POLICY) == replicas[0]
+    assert balance.pick(replicas, (), 10 + SHUN_SECONDS, POLICY) == replicas[0]
 
 
 def test_nobody_is_asked_twice() -> None:
-    balance, replicas = Balance(), [replica(0), replica(1)]
-    assert balance.pick(replicas, {"r0"}, 0) == replicas[1]
-    assert balance.pick(replicas, {"r0", "r1"}, 0) is None
-    assert balance.pick([], (), 0) is None
+    balance, replicas = Balance(Breakers()), [replica(0), replica(1)]
+    assert balance.pick(replicas, {"r0"}, 0, POLICY) == replicas[1]
+    assert balance.pick(replicas, {"r0", "r1"}, 0, POLICY) is None
+    assert balance.pick([], (), 0, POLICY) is None
 
 
 def test_only_what_computed_nothing_is_tried_again_and_only_once() -> None:

@@ -20,7 +20,6 @@ REPORTED = [
     ({"limits": {"tpm": 1}}, "limits.tpm"),
     ({"timeouts": {"request": "1s"}}, "timeouts.request"),
     ({"retries": {}}, "retries"),
-    ({"circuitBreaker": {}}, "circuitBreaker"),
     ({"fallbacks": ["x"]}, "fallbacks"),
     ({"responseCache": {"enabled": True}}, "responseCache"),
     ({"batching": {}}, "batching"),
