@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ _SERVED_BY = SERVED_BY_HEADER.encode()
 _TOO_LATE = {
     Failure.CONNECT_TIMEOUT: "the model's server did not accept a connection in time",
     Failure.FIRST_TOKEN_TIMEOUT: "the model's server sent no token in time",
+    Failure.REQUEST_TIMEOUT: "the answer took longer than an answer in one piece may take",
     Failure.IDLE_TIMEOUT: "the model's server stopped sending",
     Failure.TOTAL_TIMEOUT: "the answer took longer than this model may take",
 }
@@ -87,6 +89,7 @@ class Proxy:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._purse = retry.Purse()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deps = self._deps
@@ -118,6 +121,7 @@ class Proxy:
 
     async def _answer(self, call: Call, send: Send) -> None:
         """Try replicas until one answers, and pass its answer on."""
+        self._purse.earn()
         attempt = 1
         while True:
             replica = self._pick(call)
@@ -126,9 +130,10 @@ class Proxy:
                 return
             except UpstreamFailure as failure:
                 self._failed(call, replica, failure)
-                if not (retry.again(failure.kind, attempt) and self._another(call)):
+                if not self._again(call, failure.kind, attempt):
                     raise told(failure) from failure
                 self._deps.telemetry.retries(call.model.ref, failure.kind).inc()
+                await self._pause(call)
                 attempt += 1
 
     async def _attempt(self, call: Call, replica: Replica, attempt: int, send: Send) -> None:
@@ -143,9 +148,8 @@ class Proxy:
         try:
             exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
             _judge(exchange)
-            if exchange.status == 503 and retry.again(Failure.UNAVAILABLE, attempt):
-                if self._another(call):
-                    raise UpstreamFailure(Failure.UNAVAILABLE, "503")
+            if exchange.status == 503 and self._may_ask_another(call, attempt):
+                raise UpstreamFailure(Failure.UNAVAILABLE, "503")
             if exchange.status in _BROKEN:
                 self._count_against(call, replica)
             if relay.streams(exchange):
@@ -220,6 +224,30 @@ class Proxy:
             wait = balance.breakers.wait(model.replicas, model.spec.breaker, now)
             raise all_broken(model, wait)
         raise nobody_ready(model)
+
+    def _again(self, call: Call, failure: Failure, attempt: int) -> bool:
+        """Whether there is another try: allowed, affordable, and somebody to ask."""
+        if not retry.again(failure, attempt, call.model.spec.retries):
+            return False
+        return self._another(call) and self._purse.spend()
+
+    def _may_ask_another(self, call: Call, attempt: int) -> bool:
+        policy = call.model.spec.retries
+        return retry.again(Failure.UNAVAILABLE, attempt, policy) and self._another(call)
+
+    async def _pause(self, call: Call) -> None:
+        """Before the next try; not the same for all that failed at one moment."""
+        backoff = call.model.spec.retries.backoff
+        if not backoff:
+            return
+        call.guard.until(call.deadlines.end())
+        try:
+            await asyncio.sleep(random.uniform(backoff / 2, backoff))
+        except asyncio.CancelledError as cancelled:
+            late = call.guard.expired()
+            if late is None:
+                raise
+            raise told(late) from cancelled
 
     def _another(self, call: Call) -> bool:
         model = resolve(self._deps.catalog(), call.key, call.name)

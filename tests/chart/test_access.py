@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pippin_contract import wire
+from pippin_node.kubelet_api import NODE_PORT
 from support.chart import Chart, select
 
 READ = {"get", "list", "watch"}
@@ -124,13 +125,16 @@ def test_server_pods_hear_only_the_gateway_and_the_scraper(chart: Chart) -> None
         }
 
 
-def test_the_gateway_reaches_servers_dns_and_the_api_server_only(chart: Chart) -> None:
+def test_the_gateway_reaches_servers_macs_dns_and_the_api_server_only(chart: Chart) -> None:
     policy = chart.one("NetworkPolicy", "pippin-gateway")["spec"]
-    dns, api, servers = policy["egress"]
+    dns, api, servers, macs = policy["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert {port["port"] for port in api["ports"]} == {443, 6443}
     assert servers["to"][0]["podSelector"]["matchLabels"] == SERVER_LABELS
     assert servers["ports"] == [{"port": wire.SERVER_PORT, "protocol": "TCP"}]
+    assert macs == {"ports": [{"port": NODE_PORT, "protocol": "TCP"}]}
+    none = chart.one("NetworkPolicy", "pippin-gateway", "networkPolicy.nodeAgentPorts=null")
+    assert none["spec"]["egress"] == [dns, api, servers]
     (door,) = policy["ingress"]
     assert "from" not in door
 

@@ -235,6 +235,36 @@ async def test_there_is_one_retry_and_no_more(gateway: Running) -> None:
         assert len(a.requests) == len(b.requests) == 1 and not c.requests
 
 
+async def test_a_model_says_how_often_it_is_tried_and_how_long_between(gateway: Running) -> None:
+    retries = {"attempts": 3, "backoff": "200ms"}
+    gateway.store.put("modeldeployments", model_object(retries=retries))
+    async with upstream(reset_at_once) as a, upstream(reset_at_once) as b, upstream(good) as c:
+        gateway.route(a.port, b.port, c.port)
+        began = asyncio.get_running_loop().time()
+        answers = [await ask(gateway) for _ in range(3)]
+        took = asyncio.get_running_loop().time() - began
+        assert {got.status_code for got in answers} == {200}
+        assert len(a.requests) == len(b.requests) == 1, "they were passed over after that"
+        assert took >= 0.2, "two pauses of at least half of the back-off"
+    gateway.store.put("modeldeployments", model_object(retries={"attempts": 1, "backoff": "0s"}))
+    async with upstream(reset_at_once) as a, upstream(good) as b:
+        gateway.route(a.port, b.port)
+        codes = sorted([(await ask(gateway)).status_code for _ in range(2)])
+        assert codes in ([200, 200], [200, 502])
+        assert len(a.requests) == codes.count(502)
+
+
+async def test_an_answer_in_one_piece_has_a_time_of_its_own(gateway: Running) -> None:
+    gateway.store.put("modeldeployments", model_object(timeouts={"request": "200ms"}))
+    async with upstream(hang) as replica:
+        gateway.route(replica.port)
+        began = asyncio.get_running_loop().time()
+        assert code(await ask(gateway)) == (504, "upstream_timeout")
+        assert asyncio.get_running_loop().time() - began < 2
+    labels = {"model": "team-a/qwen", "kind": "request_timeout"}
+    assert gateway.metric("pippin_gateway_upstream_errors_total", **labels) == 1
+
+
 async def test_a_503_of_the_last_replica_is_passed_on_as_it_is(gateway: Running) -> None:
     async def full(turn: Turn) -> None:
         body = b'{"error":{"message":"full","code":"overloaded"}}'

@@ -35,8 +35,17 @@ class Timeouts:
 
     connect: float | None = None
     first_token: float | None = None
+    request: float | None = None
     stream_idle: float | None = None
     total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Tries in all, and the longest pause before another, in seconds."""
+
+    attempts: int = 2
+    backoff: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     task: str = "chat"
     timeouts: Timeouts = UNSAID
+    retries: RetryPolicy = RetryPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     created: int = 0
     family: str = ""

@@ -25,6 +25,7 @@ from .model import (
     ModelSpec,
     PodState,
     Replica,
+    RetryPolicy,
     Timeouts,
 )
 
@@ -83,6 +84,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         aliases=tuple(model.get("aliases") or ()),
         task=model.get("task") or "chat",
         timeouts=_timeouts(spec.get("timeouts") or {}),
+        retries=_retries(spec.get("retries")),
         breaker=_breaker(spec.get("circuitBreaker") or {}),
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
@@ -167,9 +169,20 @@ def _timeouts(raw: Raw) -> Timeouts:
     return Timeouts(
         connect=found.get("connect"),
         first_token=found.get("firstToken"),
+        request=found.get("request"),
         stream_idle=found.get("streamIdle"),
         total=found.get("total"),
     )
+
+
+def _retries(raw: Raw | None) -> RetryPolicy:
+    """Who says nothing gets one try more, at once: another replica has not failed yet."""
+    if raw is None:
+        return RetryPolicy()
+    try:
+        return RetryPolicy(int(raw["attempts"]), units.seconds(raw["backoff"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed(f"spec.retries: {error}") from error
 
 
 def _breaker(raw: Raw) -> BreakerPolicy:

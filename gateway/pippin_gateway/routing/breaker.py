@@ -15,7 +15,9 @@ from .retry import Failure
 
 #: What says nothing of the replica's health: it drains or is full, our token is not trusted, the
 #: answer was long.
-_INNOCENT = frozenset({Failure.UNAVAILABLE, Failure.REFUSED_TOKEN, Failure.TOTAL_TIMEOUT})
+_INNOCENT = frozenset(
+    {Failure.UNAVAILABLE, Failure.REFUSED_TOKEN, Failure.REQUEST_TIMEOUT, Failure.TOTAL_TIMEOUT}
+)
 
 
 class _Record:

@@ -1,15 +1,20 @@
 """Whether a request that failed may go to another replica.
 
-Only before the first byte went to the client, only once, and only where nobody computed an
-answer: a replica that could not be reached, that hung up before it answered, or that said 503
-because it drains or is full. A late first token is not retried: its time is spent.
+Only before the first byte went to the client, and only where nobody computed an answer: a replica
+that could not be reached, that hung up before it answered, or that said 503 because it drains or is
+full. A late first token is not retried: its time is spent.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-ATTEMPTS = 2
+from ..catalog.model import RetryPolicy
+
+#: Further tries for each request, in the long run.
+SHARE = 0.2
+#: Further tries that a quiet gateway has at once.
+FULL = 50.0
 
 
 class Failure(StrEnum):
@@ -23,6 +28,7 @@ class Failure(StrEnum):
     REFUSED_TOKEN = "refused_token"
     BAD_ANSWER = "bad_answer"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    REQUEST_TIMEOUT = "request_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     CUT = "cut"
@@ -33,9 +39,29 @@ _ELSEWHERE = frozenset(
 )
 
 
-def again(failure: Failure, attempt: int) -> bool:
+def again(failure: Failure, attempt: int, policy: RetryPolicy) -> bool:
     """Whether attempt number `attempt` (from 1) may be followed by another."""
-    return attempt < ATTEMPTS and failure in _ELSEWHERE
+    return attempt < policy.attempts and failure in _ELSEWHERE
+
+
+class Purse:
+    """Further tries cost; requests earn them. So retries stay a share of the traffic, and replicas
+    that all fail are not asked twice as often as those that do not.
+    """
+
+    def __init__(self) -> None:
+        self._held = FULL
+
+    def earn(self) -> None:
+        """One request more."""
+        self._held = min(FULL, self._held + SHARE)
+
+    def spend(self) -> bool:
+        """One further try, if there is enough for it."""
+        if self._held < 1:
+            return False
+        self._held -= 1
+        return True
 
 
 def blames_replica(failure: Failure) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..catalog.model import UNSAID, Timeouts
@@ -10,12 +11,13 @@ from .retry import Failure
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Seconds, all of them set."""
+    """Seconds. `request` is of answers in one piece; None: only the total counts."""
 
     connect: float
     first_token: float
     stream_idle: float
     total: float
+    request: float | None = None
 
 
 def budget(asked: Timeouts, default: Budget) -> Budget:
@@ -27,13 +29,14 @@ def budget(asked: Timeouts, default: Budget) -> Budget:
         first_token=_or(asked.first_token, default.first_token),
         stream_idle=_or(asked.stream_idle, default.stream_idle),
         total=_or(asked.total, default.total),
+        request=asked.request,
     )
 
 
 class Deadlines:
     """When the next phase of one request is late; `began` and the results are monotonic seconds.
 
-    An answer that does not stream has no token to wait for: only its total time counts.
+    An answer that does not stream has no token to wait for, only its end.
     """
 
     __slots__ = ("_budget", "_end", "_streams")
@@ -48,8 +51,12 @@ class Deadlines:
 
     def answer(self, now: float) -> tuple[float, Failure]:
         if not self._streams:
-            return self._end, Failure.TOTAL_TIMEOUT
+            whole = self._budget.request
+            return self._first(now + (whole or math.inf), Failure.REQUEST_TIMEOUT)
         return self._first(now + self._budget.first_token, Failure.FIRST_TOKEN_TIMEOUT)
+
+    def end(self) -> tuple[float, Failure]:
+        return self._end, Failure.TOTAL_TIMEOUT
 
     def next_part(self, now: float) -> tuple[float, Failure]:
         return self._first(now + self._budget.stream_idle, Failure.IDLE_TIMEOUT)

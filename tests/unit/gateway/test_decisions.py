@@ -18,6 +18,7 @@ from pippin_gateway.catalog.model import (
     ModelSpec,
     PodState,
     Replica,
+    RetryPolicy,
     Timeouts,
     assemble,
 )
@@ -138,15 +139,33 @@ def test_nobody_is_asked_twice() -> None:
     assert balance.pick([], (), 0, POLICY) is None
 
 
-def test_only_what_computed_nothing_is_tried_again_and_only_once() -> None:
-    again = {kind for kind in Failure if retry.again(kind, 1)}
+def test_only_what_computed_nothing_is_tried_again_and_only_as_often_as_the_model_says() -> None:
+    once, thrice = RetryPolicy(), RetryPolicy(attempts=4)
+    again = {kind for kind in Failure if retry.again(kind, 1, once)}
     assert again == {
         Failure.CONNECT,
         Failure.CONNECT_TIMEOUT,
         Failure.RESET,
         Failure.UNAVAILABLE,
     }
-    assert not any(retry.again(kind, 2) for kind in Failure)
+    assert not any(retry.again(kind, 2, once) for kind in Failure)
+    assert {kind for kind in Failure if retry.again(kind, 3, thrice)} == again
+    assert not any(retry.again(kind, 4, thrice) for kind in Failure)
+
+
+def test_further_tries_are_a_fifth_of_the_requests_in_the_long_run() -> None:
+    purse, tries = retry.Purse(), 0
+    for _ in range(10_000):
+        purse.earn()
+        tries += purse.spend()
+    assert tries <= 10_000 * retry.SHARE + retry.FULL
+
+
+def test_a_gateway_that_was_quiet_has_a_few_tries_at_once_and_never_more() -> None:
+    purse = retry.Purse()
+    for _ in range(1000):
+        purse.earn()
+    assert sum(purse.spend() for _ in range(1000)) == retry.FULL
 
 
 DEFAULT = Budget(connect=5, first_token=30, stream_idle=120, total=300)
@@ -166,6 +185,9 @@ def test_every_phase_ends_with_the_total_at_the_latest() -> None:
     assert times.next_part(399) == (400, Failure.TOTAL_TIMEOUT)
     whole = Deadlines(DEFAULT, 100, streams=False)
     assert whole.answer(101) == (400, Failure.TOTAL_TIMEOUT)
+    mine = budget(Timeouts(request=9), DEFAULT)
+    assert Deadlines(mine, 100, streams=False).answer(101) == (110, Failure.REQUEST_TIMEOUT)
+    assert Deadlines(mine, 100, streams=True).answer(101) == (131, Failure.FIRST_TOKEN_TIMEOUT)
 
 
 @pytest.mark.parametrize(

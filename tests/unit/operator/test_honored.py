@@ -18,8 +18,6 @@ REPORTED = [
     ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
     ({"limits": {"rpm": 1}}, "limits.rpm"),
     ({"limits": {"tpm": 1}}, "limits.tpm"),
-    ({"timeouts": {"request": "1s"}}, "timeouts.request"),
-    ({"retries": {}}, "retries"),
     ({"fallbacks": ["x"]}, "fallbacks"),
     ({"responseCache": {"enabled": True}}, "responseCache"),
     ({"batching": {}}, "batching"),
