@@ -39,8 +39,6 @@ def monitoring_api(cluster: Cluster) -> Iterator[None]:
 def prometheus(cluster: Cluster) -> Iterator[Prometheus]:
     yield Prometheus(cluster.kubectl, NAMESPACE)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
-    role = "pippin-test-prometheus"
-    cluster.kubectl("delete", f"clusterrolebinding/{role}", f"clusterrole/{role}")
 
 
 def upgrade(cluster: Cluster, enabled: str) -> None:
