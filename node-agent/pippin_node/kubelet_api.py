@@ -30,6 +30,8 @@ from .ports import LOOPBACK, Door
 
 #: The TLS port of a node that other machines reach, unless the settings name one.
 NODE_PORT = 10260
+#: Who connects and says nothing is gone after that.
+HANDSHAKE_SECONDS = 10.0
 #: How often a followed log is looked at, seconds; only while somebody follows.
 FOLLOW_SECONDS = 0.2
 #: Bytes sent at once.
@@ -86,6 +88,7 @@ class KubeletApi:
             settings.host_address,
             settings.kubelet_port or (0 if near else NODE_PORT),
             ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
         if not near:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pippin_contract import endpoint as pod_endpoint
-from pippin_contract.endpoint import Endpoint
+from pippin_contract.endpoint import SERVER_NAME, Endpoint
 from pippin_contract.serverconfig import AuthConfig, PublicKey, ServerConfig
 from pippin_contract.wire import SERVER_CONFIG_DIR
 from pippin_edge.tokens import Signer, kid, public_pem
@@ -22,6 +24,7 @@ from pippin_gateway.routing.retry import Failure
 from pippin_gateway.upstream.dial import dial
 from pippin_gateway.upstream.failure import UpstreamFailure
 from pippin_gateway.upstream.http1 import Connection
+from pippin_node.podport import KNOCK_SECONDS
 from support.apiserver import new_namespace
 from support.eventually import eventually
 from support.kubectl import Kubectl
@@ -114,6 +117,33 @@ async def test_a_gateway_reaches_a_pod_through_its_nodes_tls_port(
     for _ in range(3):  # the connection is the Pod's own now: kept, with no word of the node
         assert await get(connection, "/ready") == (200, b"")
     connection.close()
+
+
+async def test_a_large_answer_comes_whole_at_the_callers_pace(
+    kubectl: Kubectl, mac: NodeAgent, served: Endpoint, gateway: tuple[Signer, PublicKey]
+) -> None:
+    content = os.urandom(8 * 1024 * 1024)
+    (mac.pod_dir(ready(kubectl, "toy")) / "root/tmp/large").write_bytes(content)
+    connection = await dial(served, gateway[0].token(AUDIENCE, "team/key"))
+    connection.send(b"GET /file?path=/tmp/large HTTP/1.1\r\nhost: toy\r\n\r\n", b"")
+    assert await connection.head() == 200
+    received = bytearray()
+    while part := await connection.read():
+        received += part
+        await asyncio.sleep(0)  # others have their turn: the sender must wait for this reader
+    connection.close()
+    assert bytes(received) == content
+
+
+async def test_who_connects_and_says_nothing_is_let_go(served: Endpoint) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(
+        served.host, served.port, ssl=context, server_hostname=SERVER_NAME
+    )
+    async with asyncio.timeout(KNOCK_SECONDS + 5):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_the_nodes_logs_are_on_the_same_port(kubectl: Kubectl, served: Endpoint) -> None:
