@@ -17,6 +17,9 @@ WEIGHTS=${PIPPIN_WEIGHTS:-$PIPPIN_CACHE/models}
 IMAGES=(operator gateway server)
 INGRESS_IMAGE=pippin-traefik:test # as in ingress.yaml
 
+# programs [SET]: built, with their progress shown; where they lie is not of interest here.
+programs() { "$HERE/../tools/build.sh" "$@" | sed '$d'; }
+
 # config: cluster.yaml, with what a node image of our own needs.
 config() {
   sed "s|WEIGHTS|$WEIGHTS|" "$HERE/cluster.yaml" |
@@ -120,17 +123,17 @@ mkdir -p "$KIND_HOME" "$LOGS" "$WEIGHTS"
 engine_up
 IMAGE=${PIPPIN_NODE_IMAGE:-}
 "$HERE/../images/build.sh" "${IMAGES[@]}"
+programs
 if ! host_docker; then
-  "$HERE/../tools/build.sh" >/dev/null
-  "$HERE/../tools/build.sh" kind >/dev/null
+  programs kind
   step "node image" "$HERE/node-image.sh"
   IMAGE=$(tail -n 1 "$LOGS/kind-node-image.log")
 fi
-"$HERE/../tools/build.sh" ingress >/dev/null
+programs ingress
 step "ingress controller" ingress_controller
 step "prometheus" "$HERE/monitoring.sh" image
 KIND=$(kind_program | tail -n 1)
-PATH=$("$HERE/../tools/build.sh" | tail -n 1):$PATH
+PATH=$("$HERE/../tools/build.sh" --where):$PATH
 if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then
   [ -z "$(running_nodes)" ] || die "the kind cluster of another checkout is up here;" \
     "end it there first: make kind-down"
