@@ -42,7 +42,7 @@ async def kubectl(node_agent: NodeAgent) -> AsyncIterator[Kubectl]:
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     await eventually(lambda: node_agent.plane.api.ok(account))
     yield scoped
-    scoped("delete", "deployments,replicasets,pods", "--all", "--grace-period=1", timeout=120)
+    scoped("delete", "deployments,replicasets,pods", "--all", "--grace-period=1", "--wait=true")
 
 
 @pytest.fixture

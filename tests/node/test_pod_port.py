@@ -47,6 +47,8 @@ def mac(
     asyncio.run(agent.ready())
     yield agent
     agent.reset()
+    # Else the scheduler takes it for alive, for forty seconds.
+    agent.kubectl("delete", "node", agent.name)
 
 
 def new_signer() -> tuple[Signer, PublicKey]:

@@ -9,8 +9,6 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
 from support.eventually import eventually
 from support.kubectl import Kubectl
 from support.nodeagent import (
@@ -29,9 +27,7 @@ from support.nodeagent import (
 )
 
 
-@pytest.mark.timeout(200)
 async def test_a_deployment_becomes_available_and_says_where_it_answers(kubectl: Kubectl) -> None:
-    """Kubernetes' own controllers may have an outage behind them: they take a minute to be back."""
     template = pod("ignored", container())["spec"]
     kubectl.apply(
         {
@@ -45,7 +41,7 @@ async def test_a_deployment_becomes_available_and_says_where_it_answers(kubectl:
             },
         }
     )
-    kubectl("rollout", "status", "deployment/toy", "--timeout=120s", timeout=130)
+    kubectl("rollout", "status", "deployment/toy", "--timeout=30s")
     pods = kubectl.items("pods")
     addresses = {endpoint(one) for one in pods}
     assert len(addresses) == 2
