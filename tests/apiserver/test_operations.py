@@ -80,6 +80,27 @@ async def test_a_missing_monitoring_api_is_a_condition_and_is_found_when_it_come
     )
 
 
+async def test_an_optional_kind_that_goes_away_fails_no_model(
+    cluster: Cluster, operator: Operator, namespace: str
+):
+    cluster.plane.kubectl("apply", "-f-", stdin=yaml.safe_dump(MONITOR_CRD))
+    try:
+        cluster.create("modeldeployments", model("tiny", namespace))
+        await eventually(
+            lambda: monitoring(cluster, namespace), until=lambda c: c.get("status") == "True"
+        )
+    finally:
+        cluster.plane.kubectl("delete", "crd", "servicemonitors.monitoring.coreos.com")
+    # The operator has not looked again yet: it tries to make a monitor, and nobody knows the kind.
+    cluster.create("modeldeployments", model("late", namespace))
+    ready = await eventually(
+        lambda: cluster.condition("modeldeployments", namespace, "late", "Ready"),
+        until=lambda c: c.get("reason"),
+    )
+    assert ready["reason"] != "ReconcileError", ready
+    assert cluster.list("deployments", namespace)
+
+
 async def test_the_signing_key_is_made_once(cluster: Cluster, operator: Operator):
     before = cluster.get("secrets", SYSTEM, wire.SIGNING_SECRET)["data"]
     operator.stop()

@@ -13,12 +13,13 @@ from ..api.resources import (
     CONFIGMAP,
     MODELDEPLOYMENT,
     SERVICE,
+    SERVICEMONITOR,
     Manifest,
     Ref,
     Resource,
 )
 from ..drift import first_difference
-from ..errors import Conflict, NotYet
+from ..errors import Conflict, NotFound, NotYet
 from .deps import Deps
 
 log = structlog.get_logger(__name__)
@@ -39,13 +40,23 @@ class NameInUse(NotYet):
 async def settle(deps: Deps, owner: Manifest, wanted: Sequence[Manifest]) -> None:
     """Apply and prune. The first error is raised when all children have been tried."""
     results = await asyncio.gather(
-        *(_ensure(deps, owner, manifest) for manifest in wanted),
+        *(_settle_one(deps, owner, manifest) for manifest in wanted),
         *(_delete(deps, kind, live) for kind, live in _superfluous(deps, owner, wanted)),
         return_exceptions=True,
     )
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+async def _settle_one(deps: Deps, owner: Manifest, manifest: Manifest) -> None:
+    try:
+        await _ensure(deps, owner, manifest)
+    except NotFound:
+        if manifest["kind"] != SERVICEMONITOR.kind:
+            raise
+        # Its kind went since it was last looked for. The next look tells; the model serves on.
+        log.info("child.kind_gone", child=str(Ref.of(SERVICEMONITOR, manifest)))
 
 
 async def _ensure(deps: Deps, owner: Manifest, manifest: Manifest) -> None:
