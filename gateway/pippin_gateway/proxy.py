@@ -295,6 +295,8 @@ def told(failure: UpstreamFailure) -> errors.ApiError:
     late = _TOO_LATE.get(failure.kind)
     if late is not None:
         return errors.UpstreamTimeout(f"{late}: try again, or ask for less")
+    if failure.kind is Failure.UNAVAILABLE:
+        return errors.Overloaded("the model's server is full or going: try again", retry_after=1)
     if failure.kind is Failure.CUT:
         return errors.UpstreamFailed("the model's server broke off its answer: try again")
     if failure.kind in (Failure.CONNECT, Failure.RESET):

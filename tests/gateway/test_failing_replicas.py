@@ -254,6 +254,17 @@ async def test_a_model_says_how_often_it_is_tried_and_how_long_between(gateway: 
         assert len(a.requests) == codes.count(502)
 
 
+async def test_full_replicas_are_told_as_full_also_when_no_further_try_is_left(
+    gateway: Running,
+) -> None:
+    async with upstream(draining) as a, upstream(draining) as b:
+        gateway.route(a.port, b.port)
+        answers = [await ask(gateway) for _ in range(80)]
+        assert len(a.requests) + len(b.requests) < 160, "the further tries did run out"
+    assert {got.status_code for got in answers} == {503}
+    assert {got.json()["error"]["code"] for got in answers} == {"overloaded"}
+
+
 async def test_an_answer_in_one_piece_has_a_time_of_its_own(gateway: Running) -> None:
     gateway.store.put("modeldeployments", model_object(timeouts={"request": "200ms"}))
     async with upstream(hang) as replica:
