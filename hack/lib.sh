@@ -10,6 +10,9 @@ VENV=$ROOT/.venv
 
 say() { printf '%s\n' "$*"; }
 
+# version: of Pippin, as images and chart carry it.
+version() { "$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)'; }
+
 # die WORDS...: say what went wrong and what to do, one line each, and stop.
 die() {
   printf 'error: %s\n' "$1" >&2

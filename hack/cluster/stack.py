@@ -134,8 +134,8 @@ class Stack:
             raise StepFailed(f"`{' '.join(argv)}` failed:\n{words}")
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+def free_port(address: str = LOOPBACK) -> int:
+    """A port of this machine's address that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])

@@ -73,7 +73,7 @@ mkdir -p "$WORK" "$LOGS"
 export SOURCE_DATE_EPOCH
 SOURCE_DATE_EPOCH=$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || echo 315532800)
 REVISION=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null || echo unknown)
-VERSION=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
+VERSION=$(version)
 BASE=$("$HERE/base.sh" --tag)
 WHEEL=$WORK/pippin-$VERSION-py3-none-any.whl
 watched "wheel" "$LOGS/wheel.log" "$VENV/bin/uv" build -q --wheel --out-dir "$WORK" "$ROOT" ||

@@ -16,11 +16,7 @@ PKI=$ROOT/.pippin/kind/pki
 kube() { "$HERE/in.sh" kubectl "$@"; }
 
 # image_id NAME: of what the engine has under that name; other content makes the Pods roll.
-image_id() {
-  local version
-  version=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
-  in_engine docker image inspect -f '{{.Id}}' "pippin-$1:$version"
-}
+image_id() { in_engine docker image inspect -f '{{.Id}}' "pippin-$1:$(version)"; }
 
 # certificate: for HOST, by an authority of the test cluster's own.
 certificate() {

@@ -100,7 +100,7 @@ ingress_controller() {
 # load: every image where its Pods may run. The nodes unpack one when they first need it.
 load() {
   local version server
-  version=$("$VENV/bin/python" -c 'import pippin_contract; print(pippin_contract.__version__)')
+  version=$(version)
   server=pippin-server:$version-mlx
   put "$CLUSTER-worker" "$server" &&
     put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \

@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from support.e2e import Cluster, Tenant
+from support.e2e import Cluster, Tenant, accepted
 from support.eventually import eventually
 from support.manifests import key, model
 from support.traffic import stream_once
@@ -113,14 +113,7 @@ async def test_a_rotated_key_and_the_one_before_are_both_good_until_the_overlap_
     for client in (new, old):
         assert await stream_once(client, "echo", "both are good")
 
-    async def refused() -> bool:
-        try:
-            await old.models.list()
-        except openai.AuthenticationError:
-            return True
-        return False
-
-    await eventually(refused)
+    await eventually(lambda: accepted(old), until=lambda taken: not taken)
     assert await stream_once(new, "echo", "the new one goes on")
 
 

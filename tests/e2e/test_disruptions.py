@@ -117,7 +117,7 @@ async def test_a_model_that_loads_too_long_is_restarted_and_says_so(tenant: Tena
     )
     await eventually(lambda: _restarts(tenant, "slow"), within=90)
     ready = await tenant.condition("mdep", "slow", "Ready", "False")
-    assert ready["reason"] in ("Loading", "CrashLooping", "StartupTimeout"), ready
+    assert ready["reason"] in ("Loading", "CrashLooping"), ready
     assert ready["message"]
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import weights
+from cluster.stack import free_port
 
 from pippin_contract import endpoint
 from support.e2e import Cluster, Tenant
 from support.eventually import eventually
-from support.mac import Mac, free_port
+from support.mac import Mac
 from support.manifests import key, model, sample
 from support.nodeagent import endpoint as endpoint_of
 from support.traffic import stream_once
@@ -67,13 +67,15 @@ async def test_what_no_mac_has_room_for_waits_and_says_so(mac: Mac, tenant: Tena
     assert "Insufficient memory" in scheduled["message"]
 
 
-async def test_a_killed_server_on_a_mac_is_back_at_the_same_address(mac: Mac, tenant: Tenant):
+async def test_a_killed_server_on_a_mac_is_back_at_the_same_address(
+    cluster: Cluster, mac: Mac, tenant: Tenant
+):
     tenant.apply(on_a_mac("echo", tenant.namespace), key("app", tenant.namespace))
     tenant.wait_ready("echo")
     client = await tenant.client("app")
     assert await stream_once(client, "echo", "before")
     (pod,) = tenant.server_pods("echo")
-    for process in processes_of(mac, pod):
+    for process in cluster.pids_of(pod):
         os.kill(process, signal.SIGKILL)
 
     def restarted() -> bool:
@@ -85,16 +87,3 @@ async def test_a_killed_server_on_a_mac_is_back_at_the_same_address(mac: Mac, te
     assert await eventually(lambda: stream_once(client, "echo", "after"))
     (now,) = tenant.server_pods("echo")
     assert endpoint_of(now) == endpoint_of(pod)
-
-
-def processes_of(mac: Mac, pod: dict[str, Any]) -> list[int]:
-    """The Pod's, by the root that the agent gave them."""
-    root = str(mac.root / "pods" / pod["metadata"]["uid"]).encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"PIPPIN_ROOT=" + root in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found

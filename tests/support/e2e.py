@@ -73,6 +73,15 @@ class Cluster:
         return [directory] if directory.exists() else []
 
 
+async def accepted(client: openai.AsyncOpenAI) -> bool:
+    """Whether the gateway takes the client's key now."""
+    try:
+        await client.models.list()
+    except openai.AuthenticationError:
+        return False
+    return True
+
+
 @dataclass
 class Tenant:
     """A namespace of its own in the cluster, and the clients made for it."""
@@ -140,14 +149,7 @@ class Tenant:
         )
         self.clients.append(client)
 
-        async def known() -> bool:
-            try:
-                await client.models.list()
-            except openai.AuthenticationError:
-                return False
-            return True
-
-        await eventually(known)
+        await eventually(lambda: accepted(client))
         return client
 
     def secret(self, apikey: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import secrets
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -102,10 +101,3 @@ class Mac:
 def _cluster(kubeconfig: Path) -> dict[str, Any]:
     (only,) = yaml.safe_load(kubeconfig.read_text())["clusters"]
     return dict(only["cluster"])
-
-
-def free_port(address: str) -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
