@@ -1,6 +1,6 @@
 # The menu. Every line calls a script in hack/, which may just as well be called by hand.
 .DEFAULT_GOAL := help
-.PHONY: help venv lint fmt unit node test e2e bench demo demo-down images kind kind-down e2e-kind \
+.PHONY: help venv lint fmt unit node test test-vllm e2e bench demo demo-down images kind kind-down e2e-kind \
   generate verify clean
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\) *:.*## \([^\]*\)$$/  make \1\t\2/p' Makefile | expand -t 20
@@ -10,6 +10,7 @@ venv:      ; @hack/venv.sh       ## .venv with everything that working on Pippin
 unit:      ; @hack/test.sh unit  ## tests without cluster and model, in seconds
 node:      ; @hack/test.sh node  ## the node agent on an embedded control plane, also on a Mac
 e2e:       ; @hack/test.sh e2e   ## the whole product on a cluster of its own (or the one of KUBECONFIG)
+test-vllm: ; @hack/test.sh vllm  ## the server with vLLM's build for CPUs
 test:      ; @hack/test.sh       ## lint and every layer of tests
 images:    ; @hack/images/build.sh ## the container images, with the Docker there is or one of its own
 kind:      ; @hack/kind/up.sh    ## a kind cluster with the images in it; stays up

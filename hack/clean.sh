@@ -7,6 +7,6 @@ cd "$ROOT"
 if [ -d "${PIPPIN_STATE:-.pippin}/demo" ]; then
   die "a demo is there" "Run make demo-down first."
 fi
-rm -rf .venv .pippin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+rm -rf .venv .venv-vllm .pippin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
   .grimp_cache dist
 find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -248,12 +248,15 @@ def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
             yield f"| `{name}` | {family.type} | {shown} | {_cell(family.documentation)} |"
 
 
-ONLY = {"engine.type": " vllm", "engine.echo": ", where another engine serves"}
+ONLY = {
+    "accelerator.type": " amd without an `engine.image`",
+    "engine.echo": ", where another engine serves",
+}
 #: What blocks a workload is said in words; the rest is the operator's own table.
 NOT_YET = {
     "modeldeployments": (
         "`model.uri` with s3:// or oci://",
-        "`model.task` other than chat and completion",
+        "`model.task` other than chat and completion, and embedding with vllm",
         "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
     ),

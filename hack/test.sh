@@ -5,6 +5,7 @@
 #   test.sh embedded  everything that needs no containers
 #   test.sh unit      what needs no cluster and no model; seconds
 #   test.sh node      the node agent, also on a Mac
+#   test.sh vllm      the server with vLLM's build for CPUs, which is 5 GB
 #   test.sh e2e       the whole product on a cluster of its own (or on $KUBECONFIG)
 set -euo pipefail
 # shellcheck source=hack/lib.sh
@@ -45,6 +46,12 @@ on_kind() {
   phase "tests on kind" hack/kind/e2e.sh --durations=10
 }
 
+with_vllm() {
+  phase "vLLM" hack/vllm.sh
+  phase weights "$VENV/bin/python" hack/weights.py
+  phase "tests with vLLM" run_pytest --durations=10 tests/vllm
+}
+
 LAYER=${1:-all}
 phase environment hack/venv.sh
 case $LAYER in
@@ -58,13 +65,15 @@ e2e)
   phase weights "$VENV/bin/python" hack/weights.py
   run_pytest tests/e2e
   ;;
+vllm) with_vllm ;;
 all | embedded)
   if [ "$LAYER" = all ]; then kind_possible; fi
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
   phase weights "$VENV/bin/python" hack/weights.py
-  phase tests run_pytest --durations=10
+  phase tests run_pytest --durations=10 --ignore=tests/vllm
+  if [ "$LAYER" = all ] && [ "$(uname -sm)" = "Linux x86_64" ]; then with_vllm; fi
   if [ -n "${KIND:-}" ]; then on_kind; fi
   ;;
-*) die "no such tests: $LAYER (say embedded, unit, node, e2e or nothing)" ;;
+*) die "no such tests: $LAYER (say embedded, unit, node, vllm, e2e or nothing)" ;;
 esac

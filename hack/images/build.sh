@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Builds Pippin's images, every one from the one wheel, and prints their sizes.
 #
-#   build.sh [operator] [gateway] [server]     default: all three
+#   build.sh [operator] [gateway] [server] [server-vllm-cpu] [server-vllm]
+#
+# Default: the first three. The ones with vLLM are large: 5 GB and more, most of it CUDA, which
+# PyTorch is linked to on a CPU too.
 #
 # PIPPIN_BASE      a published Python base image to use, by digest; default: made from Debian packages
 # PIPPIN_PREFIX    what stands before the images' names, such as example.org/pippin/
@@ -29,26 +32,32 @@ wheel_platforms() {
 }
 
 # wheels EXTRAS INTO: all that our wheel needs, so that the image is built without a network; and
-# only when what is wanted has changed.
+# only when what is wanted has changed. EXTRAS that name a file are an engine's exact versions.
 wheels() {
-  local platforms key
+  local platforms key what pins=$ROOT/server-image/engines/$1.txt
+  if [ -f "$pins" ]; then
+    what=(--no-cache-dir --no-deps --requirement "$pins" pip)
+  else
+    pins=$ROOT/hack/constraints.txt
+    what=(--constraint "$pins" "pippin[$1] @ file://$WHEEL" pip)
+  fi
   mapfile -t platforms < <(wheel_platforms)
-  key=$({ cat "$ROOT/pyproject.toml" "$ROOT/hack/constraints.txt" &&
-    echo "$1 $PYTHON" "${platforms[@]}"; } | sha256sum)
+  key=$({ cat "$ROOT/pyproject.toml" "$pins" && echo "$1 $PYTHON" "${platforms[@]}"; } | sha256sum)
   if [ "$key" = "$(cat "$2.key" 2>/dev/null)" ]; then return; fi
   rm -rf "$2" "$2.key" && mkdir -p "$2" && "$VENV/bin/python" -m pip download -q \
     --disable-pip-version-check --dest "$2" \
     --only-binary :all: --implementation cp --python-version "$PYTHON" \
-    "${platforms[@]}" --constraint "$ROOT/hack/constraints.txt" "pippin[$1] @ file://$WHEEL" pip &&
-    rm "$2/${WHEEL##*/}" && printf '%s\n' "$key" >"$2.key"
+    "${platforms[@]}" "${what[@]}" &&
+    rm -f "$2/${WHEEL##*/}" && printf '%s\n' "$key" >"$2.key"
 }
 
-# image NAME EXTRAS DOCKERFILE TARGET TAG
+# image NAME EXTRAS DOCKERFILE TARGET TAG [FLAVOUR OF THE BASE]
 image() {
-  local context=$WORK/$PLATFORM/$1
+  local context=$WORK/$PLATFORM/$1 base
+  base=$("$HERE/base.sh" --tag "${6:-plain}") && "$HERE/base.sh" "${6:-plain}" || return
   mkdir -p "$context" && wheels "$2" "$context/wheels" && cp "$WHEEL" "$context/" &&
     in_engine docker build --force-rm "${FOREIGN[@]}" -f "$ROOT/$3" --target "$4" -t "$5" \
-      --build-arg "BASE=$BASE" --build-arg "VERSION=$VERSION" --build-arg "REVISION=$REVISION" \
+      --build-arg "BASE=$base" --build-arg "VERSION=$VERSION" --build-arg "REVISION=$REVISION" \
       "$context"
 }
 
@@ -58,7 +67,11 @@ build() {
   gateway) image gateway gateway gateway/Dockerfile gateway "${PREFIX}pippin-gateway:$VERSION" ;;
   server) image server-mlx server,mlx server-image/Dockerfile mlx-cpu \
     "${PREFIX}pippin-server:$VERSION-mlx" ;;
-  *) die "no image is called $1: operator, gateway, server" ;;
+  server-vllm-cpu) image server-vllm-cpu vllm-cpu server-image/Dockerfile vllm-cpu \
+    "${PREFIX}pippin-server:$VERSION-vllm-cpu" ;;
+  server-vllm) image server-vllm vllm server-image/Dockerfile vllm \
+    "${PREFIX}pippin-server:$VERSION-vllm" compiler ;;
+  *) die "no image is called $1: operator, gateway, server, server-vllm-cpu, server-vllm" ;;
   esac
 }
 
@@ -74,7 +87,6 @@ export SOURCE_DATE_EPOCH
 SOURCE_DATE_EPOCH=$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || echo 315532800)
 REVISION=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION=$(version)
-BASE=$("$HERE/base.sh" --tag)
 WHEEL=$WORK/pippin-$VERSION-py3-none-any.whl
 watched "wheel" "$LOGS/wheel.log" "$VENV/bin/uv" build -q --wheel --out-dir "$WORK" "$ROOT" ||
   die "building the wheel failed; its log is $LOGS/wheel.log"

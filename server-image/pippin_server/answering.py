@@ -23,11 +23,11 @@ from .admission import Admission
 from .caller import Caller
 from .engines.base import (
     Delta,
-    Engine,
     EngineError,
     EngineFailed,
     EngineStopped,
     Finish,
+    Generator,
     OutOfMemory,
     Prompt,
     PromptRefused,
@@ -49,7 +49,6 @@ _RETRY = 2
 class Kitchen:
     """What every answer is made with."""
 
-    engine: Engine
     admission: Admission
     lifecycle: Lifecycle
     telemetry: Telemetry
@@ -76,8 +75,9 @@ class Order:
 class Answer(Response):
     """Made by a route, run by the ASGI server: so the slot is held until the last byte is out."""
 
-    def __init__(self, kitchen: Kitchen, order: Order) -> None:
+    def __init__(self, kitchen: Kitchen, engine: Generator, order: Order) -> None:
         self.kitchen = kitchen
+        self.engine = engine
         self.order = order
         self.status_code = 200
         self.background = None
@@ -89,7 +89,7 @@ class Answer(Response):
         began: float = state(scope).get("began", kitchen.clock.monotonic())
         async with Caller(scope) as caller, kitchen.admission.slot() as waited:
             kitchen.telemetry.queue_wait.observe(waited)
-            tokens = kitchen.engine.generate(order.prompt, order.sampling)
+            tokens = self.engine.generate(order.prompt, order.sampling)
             async with aclosing(tokens):
                 served = _Served(kitchen, tokens, began)
                 try:

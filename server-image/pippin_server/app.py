@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
@@ -25,11 +25,11 @@ from pippin_edge.request_id import RequestId
 
 from .admission import Admission
 from .answering import Kitchen
-from .engines.base import Engine
+from .engines.base import Generator, Host
 from .lifecycle import Lifecycle
 from .measure import Measure
-from .routes import admin, chat, completions, health, metrics, models
-from .routes.reading import Desk
+from .routes import admin, chat, completions, health, hosted, metrics, models
+from .routes.reading import Counter, Desk
 from .settings import Settings
 from .telemetry import Telemetry
 
@@ -58,7 +58,7 @@ class Surroundings:
 
 
 def create_app(
-    settings: Settings, config: ServerConfig, engine: Engine, around: Surroundings
+    settings: Settings, config: ServerConfig, engine: Generator | Host, around: Surroundings
 ) -> Server:
     """The whole server but for its socket."""
     clock, verify = around.clock, around.verify
@@ -75,12 +75,10 @@ def create_app(
         clock=clock.monotonic,
     )
     telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
-    kitchen = Kitchen(engine, admission, lifecycle, telemetry, clock)
-    desk = Desk(config, kitchen)
+    kitchen = Kitchen(admission, lifecycle, telemetry, clock)
     api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in (
-        chat.router(desk),
-        completions.router(desk),
+        *_answering(config, engine, kitchen),
         models.router(config, lifecycle, int(clock.wall())),
         health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
         metrics.router(admission, lifecycle, telemetry),
@@ -97,6 +95,17 @@ def create_app(
         app = AccessLog(app, around.write_access_line, clock=clock)
     app = RequestId(Measure(app, telemetry, clock))
     return Server(app, lifecycle, admission)
+
+
+def _answering(
+    config: ServerConfig, engine: Generator | Host, kitchen: Kitchen
+) -> tuple[APIRouter, ...]:
+    if isinstance(engine, Host):
+        engine.meter = kitchen.telemetry
+        kitchen.telemetry.add(engine.metrics)
+        return (hosted.router(Desk(config), kitchen, engine),)
+    counter = Counter(config, kitchen, engine)
+    return chat.router(counter), completions.router(counter)
 
 
 class _Api(FastAPI):

@@ -42,6 +42,13 @@ class Report:
     def errors(self) -> list[Check]:
         return [check for check in self.checks if check.level == "error"]
 
+    def and_arguments(self, config: ServerConfig, surroundings: registry.Surroundings) -> Report:
+        """With what only the engine itself can say, which takes it seconds."""
+        if self.errors:
+            return self
+        found = registry.examine_arguments(config, surroundings)
+        return Report((*self.checks, *(Check("engine", "error", text) for text in found)))
+
     def payload(self) -> dict[str, object]:
         """`{valid, errors, warnings, checks}`."""
         said = {

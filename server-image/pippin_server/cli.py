@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(command, error.problems, as_json)
     report = examine(plan.config, plan.host, plan.port, told.environment())
     if command == "check":
+        report = report.and_arguments(plan.config, plan.surroundings())
         print(json.dumps(report.payload(), indent=1) if as_json else report.text())
         return wire.EXIT_CONFIG if report.errors else 0
     return _serve(plan, report)
@@ -124,7 +125,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--config", help="server.json, as the operator writes it")
     add("--model", help="directory with the weights, or hf://organisation/name@revision")
     add("--name", help="the name that clients ask for; default: the directory's")
-    add("--engine", choices=["mlx", "echo"])
+    add("--engine", choices=["mlx", "vllm", "echo"])
     add("--engine-arg", dest="engine_args", action="append", help="for the engine; repeat it")
     add("--host")
     add("--port", type=int)

@@ -12,6 +12,7 @@ from .telemetry import Telemetry
 _ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
     "/v1/models": "models",
 }
 #: Probes and scrapes would drown what people ask.

@@ -48,6 +48,11 @@ class Plan:
     port: int
     verify: Verify | None
 
+    def surroundings(self) -> registry.Surroundings:
+        """Where an engine may write, below the cache."""
+        cache = native.resolve(str(self.settings.cache_dir), told.environment())
+        return registry.Surroundings(cache, self.settings.log_level)
+
 
 def write_termination_message(reason: str, message: str) -> None:
     """What `kubectl describe` and the operator read; not there outside of Kubernetes."""
@@ -59,7 +64,7 @@ def write_termination_message(reason: str, message: str) -> None:
 async def run(plan: Plan) -> int:
     """Serve until told to end; the exit code."""
     listener = serving.bind(plan.host, plan.port)
-    engine = registry.create(plan.config, SYSTEM.monotonic)
+    engine = registry.create(plan.config, plan.surroundings(), SYSTEM.monotonic)
     lines = LineWriter(_write_out)
     around = Surroundings(plan.verify, SYSTEM, write_access_line=lines)
     server = create_app(plan.settings, plan.config, engine, around)

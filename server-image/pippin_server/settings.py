@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         description="Name that clients ask for; empty: the directory's.",
     )
     engine: EngineName | None = Field(
-        default=None, validation_alias=_names("ENGINE"), description="mlx or echo; absent: mlx."
+        default=None,
+        validation_alias=_names("ENGINE"),
+        description="mlx, vllm or echo; absent: mlx.",
     )
     engine_args: tuple[str, ...] = Field(
         default=(),

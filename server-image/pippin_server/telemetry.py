@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from pippin_contract import __version__
 from pippin_edge.metrics import DURATION_BUCKETS, build_info, counter, gauge, histogram
@@ -84,6 +87,21 @@ class Telemetry:
         self._requests(*self._names, endpoint, str(code)).inc()
         self._duration(*self._names, endpoint).observe(seconds)
 
+    def step(
+        self, *, prompt: int, completion: int, first: Sequence[float], between: Sequence[float]
+    ) -> None:
+        """What a hosting engine did in one step; see `engines.base.Meter`."""
+        self.prompt_tokens.inc(prompt)
+        self.completion_tokens.inc(completion)
+        for seconds in first:
+            self.first_token.observe(seconds)
+        for seconds in between:
+            self.inter_token.observe(seconds)
+
+    def add(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        """Show these with ours."""
+        self.registry.register(_Collected(metrics))
+
     def show(self, state: State) -> None:
         self._in_flight.set(state.active)
         self._queue_depth.set(state.pending)
@@ -92,3 +110,11 @@ class Telemetry:
         self._stalled.set(int(not state.alive))
         self._load_seconds.set(state.load_seconds)
         self._load_bytes.set(state.load_bytes)
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics()

@@ -23,6 +23,8 @@ from .eventually import eventually
 
 #: Seconds for a server to come up on a busy machine.
 START = 60.0
+#: The same for one whose engine is as heavy as vLLM.
+SLOW = 240.0
 
 
 def free_port() -> int:
@@ -121,25 +123,32 @@ async def serving(
     *,
     wait: str = "ready",
     env: dict[str, str] | None = None,
+    python: str = sys.executable,
 ) -> AsyncIterator[Running]:
     """`pippin-server serve --config`; `wait`: ready, up (HTTP answers) or nothing."""
     (directory / "server.json").write_text(dump(config))
     arguments = ["--config", str(directory / "server.json")]
-    async with started(directory, arguments, wait=wait, env=env) as running:
+    async with started(directory, arguments, wait=wait, env=env, python=python) as running:
         yield running
 
 
 @asynccontextmanager
 async def started(
-    directory: Path, arguments: list[str], *, wait: str = "ready", env: dict[str, str] | None = None
+    directory: Path,
+    arguments: list[str],
+    *,
+    wait: str = "ready",
+    env: dict[str, str] | None = None,
+    python: str = sys.executable,
 ) -> AsyncIterator[Running]:
     """`pippin-server serve` with these arguments, and killed at the end."""
     port = free_port()
-    process = _spawn(directory, arguments, _environment(directory, port, env or {}))
+    command = [python, "-m", "pippin_server", "serve", *arguments]
+    process = _spawn(directory, command, _environment(directory, port, env or {}))
     running = Running(process, f"http://127.0.0.1:{port}", directory)
     try:
         if wait == "ready":
-            await eventually(running.is_ready, within=START)
+            await eventually(running.is_ready, within=START if python == sys.executable else SLOW)
         elif wait == "up":
             await eventually(running.is_up, within=START)
         yield running
@@ -149,11 +158,11 @@ async def started(
 
 
 def _spawn(
-    directory: Path, arguments: list[str], environment: dict[str, str]
+    directory: Path, command: list[str], environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "pippin_server", "serve", *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -172,10 +181,12 @@ def _environment(directory: Path, port: int, more: dict[str, str]) -> dict[str, 
     }
 
 
-def run_cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, env: dict[str, str] | None = None, python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """`pippin-server …` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "pippin_server", *arguments],
+        [python, "-m", "pippin_server", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -4,10 +4,14 @@
 # of packages stays too (var/lib/dpkg/status), for those who scan images.
 set -eu
 
+# The flavour "compiler" keeps one.
+COMPILER="gcc g++ cpp"
+if [ "${FLAVOUR:-}" = compiler ]; then COMPILER=; fi
+
 # Programs that install or administer, and the libraries that nothing else uses.
 for package in apt libapt-pkg6.0 gpgv debian-archive-keyring dpkg perl-base debconf adduser passwd \
   login e2fsprogs libext2fs2 logsave libss2 mount util-linux util-linux-extra bsdutils \
-  init-system-helpers sysvinit-utils libpam-modules libpam-modules-bin libpam-runtime gcc g++ cpp \
+  init-system-helpers sysvinit-utils libpam-modules libpam-modules-bin libpam-runtime $COMPILER \
   make libgnutls30 libp11-kit0 libidn2-0 libunistring2 libhogweed6 libnettle8 libsemanage2 libsepol2 \
   libfdisk1 libmount1 libsmartcols1 libseccomp2 python3-distutils python3-lib2to3 \
   python3-pip-whl python3-setuptools-whl; do

@@ -8,7 +8,9 @@ from .apikey import APIKeySpec
 from .modeldeployment import ModelDeploymentSpec
 
 SUPPORTED_SCHEMES = ("hf", "pvc", "file")
-SUPPORTED_TASKS = ("chat", "completion")
+#: What an engine's server answers.
+SUPPORTED_TASKS = {"vllm": ("chat", "completion", "embedding")}
+_TEXT_TASKS = ("chat", "completion")
 
 _DEFAULT_ENGINE = {"nvidia": "vllm", "amd": "vllm", "apple": "mlx", "cpu": "mlx"}
 
@@ -26,14 +28,19 @@ def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
         found.append("engine.external")
     if spec.model.uri and spec.model.uri.partition("://")[0] not in SUPPORTED_SCHEMES:
         found.append("model.uri")
-    if spec.model.task not in SUPPORTED_TASKS:
+    if spec.model.task not in SUPPORTED_TASKS.get(engine(spec), _TEXT_TASKS):
         found.append("model.task")
     return tuple(found)
 
 
+def _is_amd(spec: ModelDeploymentSpec) -> bool:
+    return spec.accelerator.type == "amd" and engine(spec) == "vllm"
+
+
 _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("model.adapters", lambda s: s.model.adapters),
-    ("engine.type", lambda s: engine(s) == "vllm"),
+    # There is no image with vLLM for AMD's GPUs; whoever has one names it.
+    ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
     ("limits.rpm", lambda s: s.limits and s.limits.rpm),

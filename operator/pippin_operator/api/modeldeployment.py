@@ -337,7 +337,10 @@ class Limits(KubeModel):
     rpm: Counted | None = Field(default=None, description="Requests a minute.")
     tpm: Counted | None = Field(default=None, description="Tokens a minute.")
     concurrency: int | None = Field(
-        default=None, ge=1, le=100_000, description="Requests that one replica works on at once."
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Requests that one replica works on at once; absent: 256 with vllm, else 32.",
     )
     queue: int | None = Field(
         default=None, ge=1, le=100_000, description="Requests that wait for one replica."

@@ -24,6 +24,8 @@ from . import names
 from .context import Model, RenderContext
 from .weights import weights
 
+#: Requests at once where the spec says nothing: a GPU is idle with as many as a CPU can do.
+_CONCURRENCY = {"vllm": 256}
 FILE = basename(wire.SERVER_CONFIG_FILE)
 
 
@@ -53,7 +55,7 @@ def server_config(model: Model, ctx: RenderContext) -> ServerConfig:
         engine_args=spec.engine.args if spec.engine else (),
         echo=_echo(spec.engine.echo if spec.engine else None),
         model=_model(model),
-        max_concurrency=limits.concurrency or default["max_concurrency"].default,
+        max_concurrency=limits.concurrency or _CONCURRENCY.get(engine(spec), 32),
         max_queue=limits.queue or default["max_queue"].default,
         queue_timeout_seconds=_seconds(timeouts.queue) or default["queue_timeout_seconds"].default,
         liveness_stall_seconds=seconds(spec.probes.liveness_stall),

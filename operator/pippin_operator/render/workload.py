@@ -22,7 +22,6 @@ _GRACE = 15
 #: Seconds that a Deployment may take beyond a replica's start before it counts as stuck.
 _ROLLOUT_SLACK = 120
 _UID = 65532
-_IMAGE_SUFFIX = {"mlx": "mlx", "echo": "mlx", "vllm": "vllm"}
 
 
 def workload(model: Model, ctx: RenderContext) -> Manifest:
@@ -84,12 +83,21 @@ def _pod(model: Model, ctx: RenderContext, placement: Placement) -> dict[str, An
             {"name": "config", "configMap": {"name": names.config_map(model)}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "cache", "emptyDir": {}},
+            *_shared_memory(model),
             *weights(spec.model).volumes,
             *template.volumes,
         ],
     }
     # An empty value and an absent one are the same to the API server, which stores the absent one.
     return {key: value for key, value in pod.items() if value not in (None, [], {})}
+
+
+def _shared_memory(model: Model) -> tuple[dict[str, Any], ...]:
+    """vLLM's processes talk through it, and a container has 64 MiB of its own; it counts as the
+    container's memory."""
+    if engine(model.spec) != "vllm":
+        return ()
+    return ({"name": "shm", "emptyDir": {"medium": "Memory"}},)
 
 
 def _container(model: Model, ctx: RenderContext, placement: Placement) -> dict[str, Any]:
@@ -123,6 +131,7 @@ def _container(model: Model, ctx: RenderContext, placement: Placement) -> dict[s
             {"name": "config", "mountPath": wire.SERVER_CONFIG_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "cache", "mountPath": wire.CACHE_DIR},
+            *({"name": v["name"], "mountPath": "/dev/shm"} for v in _shared_memory(model)),
             *weights(spec.model).mounts,
             *(spec.pod_template.volume_mounts if spec.pod_template else ()),
         ],
@@ -132,7 +141,13 @@ def _container(model: Model, ctx: RenderContext, placement: Placement) -> dict[s
 
 def _image(model: Model, ctx: RenderContext) -> str:
     chosen = model.spec.engine.image if model.spec.engine else None
-    return chosen or f"{ctx.server_image}-{_IMAGE_SUFFIX[engine(model.spec)]}"
+    return chosen or f"{ctx.server_image}-{_image_suffix(model)}"
+
+
+def _image_suffix(model: Model) -> str:
+    if engine(model.spec) != "vllm":
+        return "mlx"
+    return "vllm-cpu" if model.spec.accelerator.type == "cpu" else "vllm"
 
 
 def _resources(asked: Resources, placement: Placement) -> dict[str, Any]:

@@ -1,11 +1,16 @@
-"""What every engine is asked and answers. No engine names, no HTTP, no OpenAI shapes here."""
+"""What every engine is asked and answers. No engine names, no OpenAI shapes here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+
+from prometheus_client.metrics_core import Metric
+
+from pippin_edge.asgi import Receive, Scope, Send
 
 Finish = Literal["stop", "length"]
 
@@ -126,18 +131,38 @@ class Activity:
 Progress = Callable[[int, str], None]
 
 
+class Meter(Protocol):
+    """Told of every step by an engine whose tokens do not pass through `answering`."""
+
+    def step(
+        self, *, prompt: int, completion: int, first: Sequence[float], between: Sequence[float]
+    ) -> None:
+        """Tokens read and made in one step; seconds to first tokens, and between others."""
+        ...
+
+
 class Engine(Protocol):
     """One model behind one owner. All methods are called on the event loop."""
 
     name: str
 
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
-        """Become able to generate from the weights at `path`. Raises LoadFailed."""
+        """Become able to answer from the weights at `path`. Raises LoadFailed."""
         ...
 
     async def warm_up(self) -> None:
         """Generate a little, so that the first caller does not pay for it."""
         ...
+
+    def activity(self) -> Activity: ...
+
+    async def close(self) -> None:
+        """End; requests on their way raise EngineStopped."""
+        ...
+
+
+class Generator(Engine, Protocol):
+    """An engine that makes tokens; what HTTP and OpenAI want of them is made here."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Sequence[Delta], None]:
         """What came since the last look, until a delta with `finish`. Raises EngineError.
@@ -146,8 +171,21 @@ class Engine(Protocol):
         """
         ...
 
-    def activity(self) -> Activity: ...
 
-    async def close(self) -> None:
-        """End; requests on their way raise EngineStopped."""
-        ...
+class Host(Engine, ABC):
+    """An engine that brings an OpenAI application of its own, which runs behind our edge."""
+
+    #: Set before the first request.
+    meter: Meter
+
+    @abstractmethod
+    def fields(self, path: str) -> frozenset[str] | None:
+        """What a body for this path may hold; None: this model does not do that."""
+
+    @abstractmethod
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application; asked only once loaded, and only paths that have `fields`."""
+
+    @abstractmethod
+    def metrics(self) -> Iterable[Metric]:
+        """The engine's own metrics, under names that Prometheus' rules allow."""

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pippin_contract.serverconfig import ServerConfig
 
-from .base import Engine
+from .base import Generator, Host
+
+if TYPE_CHECKING:
+    from .vllm.engine import Settings as VllmSettings
 
 #: Context of the echo engine when nobody sets one.
 _ECHO_CONTEXT = 32768
 #: What an engine is made of, beyond the server itself.
 _PACKAGES = {"echo": (), "mlx": ("mlx", "mlx_lm"), "vllm": ("vllm",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an engine with processes of its own must be told. `scratch`: where it may write."""
+
+    scratch: Path
+    log_level: str
 
 
 def missing(engine: str) -> list[str]:
@@ -22,8 +36,6 @@ def missing(engine: str) -> list[str]:
 
 def problems(config: ServerConfig) -> list[str]:
     """Why the engine cannot be made from this config; nothing is loaded."""
-    if config.engine == "vllm":
-        return ["engine: this image does not run vllm: use the vllm image"]
     absent = missing(config.engine)
     if absent:
         return [f"engine: {config.engine} needs {', '.join(absent)}, not installed in this image"]
@@ -33,6 +45,8 @@ def problems(config: ServerConfig) -> list[str]:
 def _wrong_arguments(config: ServerConfig) -> list[str]:
     if config.engine == "echo":
         return ["engineArgs: the echo engine takes none"] if config.engine_args else []
+    if config.engine == "vllm":
+        return []  # vLLM knows them, and takes seconds to be asked: see `examine_arguments`
     from .mlx import args
 
     try:
@@ -42,17 +56,32 @@ def _wrong_arguments(config: ServerConfig) -> list[str]:
     return []
 
 
+def examine_arguments(config: ServerConfig, surroundings: Surroundings) -> list[str]:
+    """What only the engine's own library can say of its arguments; slow."""
+    if config.engine != "vllm":
+        return []
+    from .vllm import engine
+
+    return engine.problems(_vllm_settings(config, surroundings))
+
+
 def needs_weights(config: ServerConfig) -> bool:
     return config.engine != "echo"
 
 
-def create(config: ServerConfig, clock: Callable[[], float]) -> Engine:
+def create(
+    config: ServerConfig, surroundings: Surroundings, clock: Callable[[], float]
+) -> Generator | Host:
     """Not loaded yet. Call it when `problems` finds none."""
     if config.engine == "echo":
         from .echo import EchoEngine
 
         length = config.model.context_length or _ECHO_CONTEXT
         return EchoEngine(config.echo, context_length=length, clock=clock)
+    if config.engine == "vllm":
+        from .vllm.engine import VllmEngine
+
+        return VllmEngine(_vllm_settings(config, surroundings), clock)
     from .mlx import args
     from .mlx.engine import MlxEngine
 
@@ -61,4 +90,18 @@ def create(config: ServerConfig, clock: Callable[[], float]) -> Engine:
         batch=config.max_concurrency,
         context_length=config.model.context_length,
         clock=clock,
+    )
+
+
+def _vllm_settings(config: ServerConfig, surroundings: Surroundings) -> VllmSettings:
+    from .vllm.engine import Settings
+
+    return Settings(
+        arguments=config.engine_args,
+        names=(config.served_name, *config.aliases),
+        task=config.model.task,
+        context_length=config.model.context_length,
+        max_concurrency=config.max_concurrency,
+        scratch=surroundings.scratch / "vllm",
+        log_level=surroundings.log_level,
     )

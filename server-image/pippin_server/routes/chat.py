@@ -8,17 +8,17 @@ from starlette.responses import Response
 
 from ..openai.chat import ChatRequest
 from ..openai.common import read
-from .reading import Desk
+from .reading import Counter
 
 
-def router(desk: Desk) -> APIRouter:
+def router(counter: Counter) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        desk.must_do("chat")
-        asked = read(ChatRequest, await desk.body(request))
-        desk.kitchen.refuse_unless_ready()
-        return desk.answer(request, "chat", asked, asked.prompt())
+        counter.must_do("chat")
+        asked = read(ChatRequest, await counter.body(request))
+        counter.kitchen.refuse_unless_ready()
+        return counter.answer(request, "chat", asked, asked.prompt())
 
     return routes

@@ -8,17 +8,17 @@ from starlette.responses import Response
 
 from ..openai.common import read
 from ..openai.completions import CompletionRequest
-from .reading import Desk
+from .reading import Counter
 
 
-def router(desk: Desk) -> APIRouter:
+def router(counter: Counter) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        desk.must_do("completion")
-        asked = read(CompletionRequest, await desk.body(request))
-        desk.kitchen.refuse_unless_ready()
-        return desk.answer(request, "completion", asked, asked.one_prompt())
+        counter.must_do("completion")
+        asked = read(CompletionRequest, await counter.body(request))
+        counter.kitchen.refuse_unless_ready()
+        return counter.answer(request, "completion", asked, asked.one_prompt())
 
     return routes

@@ -13,7 +13,7 @@ from pippin_edge import json_body
 from pippin_edge.errors import BadRequest, ModelNotFound, UnsupportedMedia
 
 from ..answering import Answer, Kitchen, Order
-from ..engines.base import Prompt
+from ..engines.base import Generator, Prompt
 from ..openai.answers import Head, Kind
 from ..openai.common import Body
 
@@ -23,16 +23,32 @@ class Desk:
     """Where requests are read, knowing what is served here."""
 
     config: ServerConfig
-    kitchen: Kitchen
 
-    async def body(self, request: Request) -> dict[str, Any]:
+    async def raw_body(self, request: Request) -> bytes:
         kind = request.headers.get("content-type", "application/json")
         if kind.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMedia("send the body as JSON, with Content-Type: application/json")
-        return json_body.parse(await json_body.read(request.receive))
+        return await json_body.read(request.receive)
+
+    def check_model(self, name: str) -> None:
+        if name != self.config.served_name and name not in self.config.aliases:
+            raise ModelNotFound(
+                f"the model '{name[:512]}' is not served here: ask /v1/models", param="model"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Counter(Desk):
+    """Where orders for an engine of ours are taken."""
+
+    kitchen: Kitchen
+    engine: Generator
+
+    async def body(self, request: Request) -> dict[str, Any]:
+        return json_body.parse(await self.raw_body(request))
 
     def answer(self, request: Request, kind: Kind, body: Body, prompt: Prompt) -> Answer:
-        self._check_model(body.model)
+        self.check_model(body.model)
         head = Head(
             kind=kind,
             number=f"{random.getrandbits(96):024x}",
@@ -47,15 +63,9 @@ class Desk:
             stream=bool(body.stream),
             with_usage=body.wants_usage,
         )
-        return Answer(self.kitchen, order)
+        return Answer(self.kitchen, self.engine, order)
 
     def must_do(self, kind: Kind) -> None:
         """A model for another task has no answer to this."""
         if self.config.model.task not in ("chat", "completion"):
             raise BadRequest(f"this model does {self.config.model.task}, not {kind}", param="model")
-
-    def _check_model(self, name: str) -> None:
-        if name != self.config.served_name and name not in self.config.aliases:
-            raise ModelNotFound(
-                f"the model '{name}' is not served here: ask /v1/models", param="model"
-            )

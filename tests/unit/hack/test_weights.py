@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import gguf
+import llama_gguf
 import numpy
 import pytest
 import weights
@@ -74,7 +75,7 @@ def gguf_name(name: str) -> str:
 def test_every_tensor_comes_back_as_it_was(
     tmp_path: Path, file: Path, original: dict[str, numpy.ndarray]
 ) -> None:
-    weights.convert(file, tmp_path)
+    llama_gguf.convert(file, tmp_path)
     converted = load_file(tmp_path / "model.safetensors")
     assert converted.keys() == original.keys()
     for name, values in original.items():
@@ -82,7 +83,7 @@ def test_every_tensor_comes_back_as_it_was(
 
 
 def test_the_configs_say_what_the_file_says(tmp_path: Path, file: Path) -> None:
-    weights.convert(file, tmp_path)
+    llama_gguf.convert(file, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["num_key_value_heads"] == KEY_VALUE_HEADS
     assert config["max_position_embeddings"] == 64
@@ -99,7 +100,7 @@ def test_prepared_weights_are_not_prepared_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPPIN_CACHE", str(tmp_path))
-    there = weights.home() / weights.NAME
+    there = weights.home() / weights.SMOLLM2.name
     there.mkdir(parents=True)
     said: list[str] = []
     assert weights.prepare(said.append) == there

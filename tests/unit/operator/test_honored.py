@@ -11,8 +11,8 @@ REPORTED = [
     ({"model": {"uri": "s3://bucket/x"}}, "model.uri"),
     ({"model": {"uri": "oci://registry/x"}}, "model.uri"),
     ({"model": {"task": "embedding"}}, "model.task"),
-    ({"engine": {"type": "vllm"}}, "engine.type"),
-    ({"accelerator": {"type": "nvidia"}}, "engine.type"),
+    ({"model": {"task": "transcription"}, "engine": {"type": "vllm"}}, "model.task"),
+    ({"accelerator": {"type": "amd"}}, "accelerator.type"),
     ({"engine": {"type": "external", "external": {"url": "https://x"}}}, "engine.external"),
     ({"engine": {"type": "mlx", "echo": {"seed": 1}}}, "engine.echo"),
     ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
@@ -26,6 +26,10 @@ REPORTED = [
     ({"auth": {"required": False}}, "auth.required"),
 ]
 HONORED = [
+    {"engine": {"type": "vllm"}},
+    {"engine": {"type": "vllm"}, "model": {"task": "embedding"}},
+    {"accelerator": {"type": "nvidia"}},
+    {"accelerator": {"type": "amd"}, "engine": {"image": "mine:1"}},
     {"engine": {"type": "echo", "echo": {"seed": 1}}},
     {"limits": {"concurrency": 1, "queue": 1}},
     {"timeouts": {"connect": "1s", "queue": "1s", "firstToken": "1s", "total": "2s"}},

@@ -119,11 +119,22 @@ def test_replicas_are_left_to_who_scales():
         ({}, "registry.example/pippin-server:0.1.0-mlx"),
         ({"engine": {"type": "echo"}}, "registry.example/pippin-server:0.1.0-mlx"),
         ({"accelerator": {"type": "nvidia"}}, "registry.example/pippin-server:0.1.0-vllm"),
+        ({"engine": {"type": "vllm"}}, "registry.example/pippin-server:0.1.0-vllm-cpu"),
         ({"engine": {"image": "mine:1"}}, "mine:1"),
     ],
 )
 def test_the_image_follows_the_engine(spec, image):
     assert container(**spec)["image"] == image
+
+
+def test_vllm_has_shared_memory_and_room_for_a_gpus_batch():
+    spec = {"accelerator": {"type": "nvidia"}}
+    (shm,) = [v for v in pod(**spec)["volumes"] if v["name"] == "shm"]
+    assert shm["emptyDir"] == {"medium": "Memory"}
+    mounts = container(**spec)["volumeMounts"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in mounts
+    assert (config(**spec).max_concurrency, config().max_concurrency) == (256, 32)
+    assert "shm" not in {v["name"] for v in pod()["volumes"]}
 
 
 def test_pods_are_as_pod_security_restricted_wants_them():

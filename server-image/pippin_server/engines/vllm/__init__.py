@@ -1,0 +1,1 @@
+"""The vLLM engine: its own OpenAI application in our process, behind our edge."""

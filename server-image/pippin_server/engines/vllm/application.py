@@ -1,0 +1,43 @@
+"""vLLM's own OpenAI application: its routes and its errors, without what it puts in front of them
+(CORS, per-request metrics, cloud vendors' endpoints), which is what our edge is for."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from fastapi import FastAPI
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.openai.chat_completion import api_router as chat
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion import api_router as completion
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.pooling.embed import api_router as embed
+from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from pippin_edge.asgi import App
+
+
+async def make(llm: AsyncLLM, arguments: Namespace) -> tuple[App, dict[str, frozenset[str]]]:
+    """The application, and the fields that its bodies may hold, by path."""
+    tasks = await llm.get_supported_tasks()
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    fields: dict[str, frozenset[str]] = {}
+    if "generate" in tasks:
+        app.include_router(chat.router)
+        app.include_router(completion.router)
+        fields["/v1/chat/completions"] = _names(ChatCompletionRequest)
+        fields["/v1/completions"] = _names(CompletionRequest)
+    if "embed" in tasks:
+        app.include_router(embed.router)
+        fields["/v1/embeddings"] = _names(EmbeddingCompletionRequest, EmbeddingChatRequest)
+    init_exception_handler(app)
+    await init_app_state(llm, app.state, arguments, tasks)
+    return app, fields
+
+
+def _names(*models: Any) -> frozenset[str]:
+    fields = [item for model in models for item in model.model_fields.items()]
+    return frozenset(field.alias or name for name, field in fields)

@@ -1,0 +1,199 @@
+"""vLLM's engine and its OpenAI application, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import Metric
+
+from pippin_edge.asgi import App, Receive, Scope, Send
+
+from ..base import Activity, Host, Loaded, LoadFailed, Progress
+from . import surroundings
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = structlog.get_logger("pippin.engine")
+
+#: Seconds for vLLM's processes to end.
+_END = 10.0
+_OUT_OF_MEMORY = ("out of memory", "free memory on device", "no available memory", "oomkilled")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server's configuration says to this engine. `scratch`: where it may write."""
+
+    arguments: tuple[str, ...]
+    names: tuple[str, ...]
+    task: str
+    context_length: int | None
+    max_concurrency: int
+    scratch: Path
+    log_level: str
+
+
+class VllmEngine(Host):
+    """`batch` and `progressed_at` are written by `stats.Steps`."""
+
+    name = "vllm"
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.batch = 0
+        self.progressed_at = clock()
+        self._settings = settings
+        self._clock = clock
+        self._active = 0
+        self._llm: AsyncLLM | None = None
+        self._app: App | None = None
+        self._fields: dict[str, frozenset[str]] = {}
+
+    async def load(self, path: Path | None, progress: Progress) -> Loaded:
+        if path is None:
+            raise LoadFailed("ModelSourceNotFound", "vLLM needs a directory with weights")
+        words = surroundings.settle(self._settings.scratch, self._settings.log_level)
+        progress(0, "importing vLLM")
+        arguments = await asyncio.to_thread(_arguments, self._settings, path)
+        progress(0, "starting vLLM's engine")
+        from . import application
+
+        try:
+            self._llm = llm = await asyncio.to_thread(self._start, arguments)
+            await llm.reset_mm_cache()  # what it was profiled with
+            progress(100, "making the API")
+            self._app, self._fields = await application.make(llm, arguments)
+        except Exception as error:
+            raise _failure(error, words) from error
+        from vllm import __version__
+
+        return Loaded(
+            context_length=llm.model_config.max_model_len,
+            bytes=await asyncio.to_thread(_weight_bytes, path),
+            details={"vllm": __version__, "dtype": str(llm.model_config.dtype)},
+        )
+
+    async def warm_up(self) -> None:
+        """vLLM has run the model while it measured its memory."""
+
+    def activity(self) -> Activity:
+        alive = self._llm is None or not self._llm.errored
+        return Activity(self._active, self.batch, self.progressed_at, alive)
+
+    async def close(self) -> None:
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown, timeout=_END)
+
+    def fields(self, path: str) -> frozenset[str] | None:
+        return self._fields.get(path)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._app is not None
+        if not self._active:
+            self.progressed_at = self._clock()
+        self._active += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._active -= 1
+
+    def metrics(self) -> Iterable[Metric]:
+        if self._llm is None:
+            return ()
+        from .stats import renamed
+
+        return renamed(REGISTRY)
+
+    def _start(self, arguments: Namespace) -> AsyncLLM:
+        """Blocks until the processes are up and the weights are in memory."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from .stats import Steps
+
+        context = UsageContext.OPENAI_API_SERVER
+        config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(context)
+        return AsyncLLM.from_vllm_config(
+            config,
+            usage_context=context,
+            stat_loggers=[lambda config, number: Steps(self, self._clock)],
+            enable_log_requests=arguments.enable_log_requests,
+        )
+
+
+def problems(settings: Settings) -> list[str]:
+    """What is wrong with the arguments, by vLLM's own rules. Imports it: that takes seconds."""
+    surroundings.settle(settings.scratch, settings.log_level)
+    try:
+        _parse(settings, "weights")
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _arguments(settings: Settings, path: Path) -> Namespace:
+    """Raises LoadFailed."""
+    from vllm.platforms import current_platform
+
+    try:
+        found = _parse(settings, str(path))
+    except ValueError as error:
+        raise LoadFailed("ConfigInvalid", str(error)) from error
+    if current_platform.is_cpu():
+        _suit_cpu(found, path)
+    return found
+
+
+def _parse(settings: Settings, model: str) -> Namespace:
+    from vllm.platforms import current_platform
+
+    from . import args
+
+    wanted = args.Wanted(
+        model=model,
+        names=settings.names,
+        task=settings.task,
+        context_length=settings.context_length,
+        max_concurrency=settings.max_concurrency,
+    )
+    devices = current_platform.device_count() if current_platform.is_cuda_alike() else 1
+    return args.parse(settings.arguments, wanted, devices=devices)
+
+
+def _suit_cpu(arguments: Namespace, path: Path) -> None:
+    """What vLLM takes for granted and a container on a plain node does not have."""
+    if shutil.which("g++") is None:
+        arguments.enforce_eager = True
+    if arguments.enforce_eager:
+        # What samples is compiled all the same, at the first request that needs it.
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+    if arguments.kv_cache_memory_bytes is None and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(_weight_bytes(path))
+
+
+def _weight_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+
+
+def _failure(error: Exception, words: Path) -> LoadFailed:
+    """The cause, which often only another process knows, in the words that it left."""
+    try:
+        cause = words.read_text()
+    except OSError:
+        cause = f"{type(error).__name__}: {error}"
+    log.error("vllm.failed", exc_info=error, cause=cause)
+    if any(sign in cause.lower() for sign in _OUT_OF_MEMORY):
+        return LoadFailed("OutOfMemory", cause, permanent=False)
+    permanent = cause.startswith(("ValueError", "ValidationError", "NotImplementedError"))
+    return LoadFailed("EngineFailed", cause, permanent=permanent)

@@ -1,0 +1,226 @@
+"""A request on its way through an engine's own OpenAI application, and its answer made ours.
+
+Checked before: slot, body, fields, model's name. Mended after: the first token comes before the
+status line, errors have our envelope, every piece has the request's id, and `[DONE]` is never said
+after an error. Whole answers and events are changed at their first byte only, unparsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from starlette.responses import Response
+
+from pippin_edge import errors, sse
+from pippin_edge.asgi import Message, Receive, Scope, Send, header, state
+from pippin_edge.clock import Clock
+from pippin_edge.errors import ApiError
+
+from .answering import Kitchen
+from .caller import Caller
+from .engines.base import Host
+from .resilience.redact import redact
+
+log = structlog.get_logger("pippin.server")
+
+_RETRY = 2
+#: An error's body is not read beyond this.
+_MAX_ERROR = 64 * 1024
+_EVENT = b'data: {"'
+_ERROR = b'data: {"error"'
+_USAGE = b'"usage":{'
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One request, checked. `body` is passed on as it came."""
+
+    path: str
+    body: bytes
+    request_id: str
+
+
+class HostedAnswer(Response):
+    """Made by a route, run by the ASGI server: so the slot is held until the last byte is out."""
+
+    def __init__(self, kitchen: Kitchen, host: Host, errand: Errand) -> None:
+        self.kitchen = kitchen
+        self.host = host
+        self.errand = errand
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.raw_headers = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kitchen = self.kitchen
+        began: float = state(scope).get("began", kitchen.clock.monotonic())
+        async with Caller(scope) as caller, kitchen.admission.slot() as waited:
+            kitchen.telemetry.queue_wait.observe(waited)
+            passage = _Passage(self.errand.request_id, caller, send, kitchen.clock)
+            line = state(scope).setdefault("log", {})
+            try:
+                await self.host.app(self._scope(scope), _Body(self.errand.body), passage)
+            except Exception:
+                # The application has answered it as far as it could, and the answer is mended here.
+                log.exception("answer.failed", request_id=self.errand.request_id)
+            finally:
+                line.update(passage.usage)
+                if passage.first_at:
+                    line["ttft_ms"] = round((passage.first_at - began) * 1000, 2)
+            await passage.end(alive=self.host.activity().alive)
+
+    def _scope(self, scope: Scope) -> Scope:
+        """What the application may know of the request: nothing of the client's headers."""
+        errand = self.errand
+        return {
+            **{key: scope[key] for key in ("type", "asgi", "http_version", "scheme", "client")},
+            "server": scope.get("server"),
+            "method": "POST",
+            "path": errand.path,
+            "raw_path": errand.path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(errand.body)),
+                (b"x-request-id", errand.request_id.encode()),
+            ],
+            "state": {},
+        }
+
+
+class _Body:
+    """Gives the body once, and then nothing: `Caller` notices when the client leaves."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes | None = body
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            await asyncio.get_running_loop().create_future()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+class _Passage:
+    """The application's way out. Nothing is sent before there is something to say."""
+
+    def __init__(self, request_id: str, caller: Caller, send: Send, clock: Clock) -> None:
+        self.usage: dict[str, int] = {}
+        self.first_at = 0.0
+        self._id = b'{"request_id":"%s",' % request_id.encode()
+        self._request_id = request_id
+        self._caller = caller
+        self._send = send
+        self._clock = clock
+        self._status = 0
+        self._streams = False
+        self._held = b""
+        self._begun = self._done = False
+        self._error: ApiError | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            kind = header(message.get("headers", ()), b"content-type") or b""
+            self._streams = self._status < 400 and kind.startswith(b"text/event-stream")
+        elif self._done or self._error is not None:
+            return
+        elif self._streams:
+            await self._event(message["body"], more=message.get("more_body", False))
+        else:
+            if len(self._held) < _MAX_ERROR or self._status < 400:
+                self._held += message["body"]
+            if not message.get("more_body", False):
+                await self._whole()
+
+    async def end(self, *, alive: bool) -> None:
+        """Once the application has returned. Raises what is still to be told."""
+        error = self._error
+        if error is None and not self._done:
+            error = errors.Internal("the engine gave no answer: try again", code="engine_failed")
+        if error is None:
+            return
+        if not alive:
+            error = errors.NotReady("the engine has ended: try again", retry_after=_RETRY)
+        if not self._begun:
+            raise error
+        log.warning("answer.broken", request_id=self._request_id, code=error.code)
+        self._caller.answered()
+        event = sse.event(orjson.dumps(errors.payload(error, self._request_id)))
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+    async def _whole(self) -> None:
+        if self._status >= 400:
+            self._error = translated(self._status, self._held)
+            return
+        self._note_usage(self._held)
+        body = self._id + self._held[1:]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        self._done = True
+        self._caller.answered()
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _event(self, chunk: bytes, *, more: bool) -> None:
+        if chunk.startswith(_ERROR):
+            self._error = translated(0, chunk.removeprefix(b"data: ").strip())
+            return
+        if not self._begun and chunk:
+            self._begun = True
+            self.first_at = self._clock.monotonic()
+            headers = [
+                (b"content-type", sse.CONTENT_TYPE),
+                (b"cache-control", b"no-cache"),
+                (b"x-accel-buffering", b"no"),
+            ]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        if _USAGE in chunk:
+            self._note_usage(chunk.removeprefix(b"data: "))
+        if chunk.endswith(sse.DONE):
+            self._caller.answered()
+        self._done = not more
+        body = chunk.replace(_EVENT, b"data: " + self._id + b'"')
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def _note_usage(self, text: bytes) -> None:
+        """For the line in the access log; an answer without it is an answer all the same."""
+        try:
+            told = orjson.loads(text)["usage"]
+            self.usage = {k: told[k] for k in ("prompt_tokens", "completion_tokens") if k in told}
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            self.usage = {}
+
+
+def translated(status: int, body: bytes) -> ApiError:
+    """The application's error in our envelope: its words where the client is at fault, ours where
+    the engine is. `status` 0: as the body says."""
+    try:
+        told = orjson.loads(body)["error"]
+        words, param = redact(str(told["message"])), told.get("param")
+        status = status or int(told.get("code") or 500)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        words, param = "the engine refused this request", None
+    if not isinstance(param, str):
+        param = None
+    match status:
+        case 404:
+            return errors.ModelNotFound(words, param=param or "model")
+        case 429 | 503:
+            return errors.Overloaded("the engine takes no more: try again", retry_after=_RETRY)
+        case 501:
+            return errors.BadRequest(words, param=param, code="unsupported_parameter")
+        case _ if 400 <= status < 500:
+            too_long = "context length" in words or "max_model_len" in words
+            code = "context_length_exceeded" if too_long else "invalid_value"
+            return errors.BadRequest(
+                words, param=(param or "").removeprefix("body.") or None, code=code
+            )
+    return errors.Internal("the engine failed on this request: try again", code="engine_failed")

@@ -1,0 +1,72 @@
+"""Servers with the vLLM engine, which live in an environment of their own: hack/vllm.sh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pippin_contract.serverconfig import ModelConfig, ServerConfig
+
+from .servers import Running, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = str(ROOT / ".venv-vllm/bin/python")
+#: Without a compiler at work, as in the image; in the type in which a batch changes no token.
+ARGUMENTS = ("--enforce-eager", "--dtype=float32", f"--kv-cache-memory-bytes={2**29}")
+
+
+def vllm_config(path: Path, *arguments: str, **fields: Any) -> ServerConfig:
+    """A server named `smol` for the model at `path`, with a context of 512 tokens."""
+    model = ModelConfig(path=str(path), **{"context_length": 512, **fields.pop("model", {})})
+    defaults: dict[str, Any] = {"name": "smol", "served_name": "smol", "max_concurrency": 16}
+    return ServerConfig(
+        engine="vllm",
+        engine_args=(*ARGUMENTS, *arguments),
+        model=model,
+        **{**defaults, **fields},
+    )
+
+
+@asynccontextmanager
+async def vllm_serving(
+    directory: Path, config: ServerConfig, *, wait: str = "ready"
+) -> AsyncIterator[Running]:
+    env = {"PIPPIN_SERVER_CACHE_DIR": str(directory / "cache")}
+    async with serving(directory, config, wait=wait, env=env, python=PYTHON) as running:
+        offspring = list(descendants(running))
+        try:
+            yield running
+        finally:
+            for process in {*offspring, *descendants(running)}:
+                _kill(process)
+
+
+def descendants(server: Running) -> Iterator[psutil.Process]:
+    """The processes that vLLM has started for this server."""
+    try:
+        yield from psutil.Process(server.process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+
+
+def named(server: Running, part: str) -> list[psutil.Process]:
+    """Those of them that call themselves so: EngineCore, Worker."""
+    return [process for process in descendants(server) if part in _name(process)]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,175 @@
+"""vLLM's answers through our edge, by the official client: whole and streamed, all of vLLM's own
+features, and our envelope around them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from support.servers import Running
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
+
+STORY = "As the sun dipped into the horizon, casting a warm glow over the bustling streets"
+ASKED = [{"role": "user", "content": "Write a short story about a cat."}]
+GREEDY: dict[str, Any] = {"model": "smol", "temperature": 0, "max_tokens": 16}
+
+
+async def story(client: openai.AsyncOpenAI, **options: Any) -> str:
+    answer = await client.chat.completions.create(messages=ASKED, **{**GREEDY, **options})
+    text: str = answer.choices[0].message.content
+    return text
+
+
+async def test_a_stream_says_what_the_whole_answer_says(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        messages=ASKED, stream=True, stream_options={"include_usage": True}, **GREEDY
+    )
+    chunks = [chunk async for chunk in stream]
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == await story(client)
+    assert STORY.startswith(text)
+    assert chunks[-1].choices == [] and chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 16
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_sixteen_at_once_say_what_each_says_alone(client: openai.AsyncOpenAI) -> None:
+    prompts = [f"{number} cats" for number in range(16)]
+
+    async def continued(prompt: str) -> str:
+        answer = await client.completions.create(prompt=prompt, **{**GREEDY, "max_tokens": 6})
+        return answer.choices[0].text
+
+    alone = [await continued(prompt) for prompt in prompts]
+    assert await asyncio.gather(*map(continued, prompts)) == alone
+    assert len(set(alone)) > 8
+
+
+async def test_a_seed_repeats(client: openai.AsyncOpenAI) -> None:
+    hot = {"temperature": 1.2, "max_tokens": 12}
+    first = await story(client, seed=7, **hot)
+    assert await story(client, seed=7, **hot) == first
+    assert await story(client, seed=8, **hot) != first
+
+
+async def test_a_stop_never_leaks(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        messages=ASKED, stream=True, stop=["horizon, cast"], **GREEDY
+    )
+    pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(pieces) == STORY[: STORY.index("horizon")]
+
+
+async def test_several_choices_and_their_logprobs(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="smol", messages=ASKED, n=2, max_tokens=3, logprobs=True, top_logprobs=2, seed=1
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    found = answer.choices[0].logprobs
+    assert found is not None and found.content is not None
+    assert len(found.content) == 3
+    assert all(len(token.top_logprobs) == 2 for token in found.content)
+
+
+async def test_a_schema_is_enforced(client: openai.AsyncOpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["Tom", "Felix"]}, "age": {"enum": [1, 2, 3]}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    kind = {"type": "json_schema", "json_schema": {"name": "cat", "schema": schema, "strict": True}}
+    said = await story(client, response_format=kind, max_tokens=40)
+    cat = json.loads(said)
+    assert cat["name"] in ("Tom", "Felix") and cat["age"] in (1, 2, 3)
+
+
+async def test_a_tool_is_called_when_it_must_be(client: openai.AsyncOpenAI) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    weather = {"name": "weather", "strict": True, "parameters": parameters}
+    answer = await client.chat.completions.create(
+        messages=[{"role": "user", "content": "How is the weather in Oslo?"}],
+        tools=[{"type": "function", "function": weather}],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+        **{**GREEDY, "max_tokens": 80},
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+
+
+async def test_an_alias_and_token_ids_are_taken(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(
+        model="tiny", prompt=[28, 29, 30], max_tokens=2, temperature=0
+    )
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 3
+
+
+async def test_every_piece_carries_the_requests_id(smol: Running) -> None:
+    body = {"messages": ASKED, **GREEDY, "max_tokens": 3}
+    headers = {"X-Request-ID": "mine-1"}
+    whole = await smol.post("/v1/chat/completions", body, headers=headers)
+    assert whole.headers["x-request-id"] == whole.json()["request_id"] == "mine-1"
+    streamed = await smol.post("/v1/chat/completions", {**body, "stream": True}, headers=headers)
+    events = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: ")]
+    assert events.pop() == "[DONE]"
+    assert {json.loads(event)["request_id"] for event in events} == {"mine-1"}
+
+
+async def test_two_requests_with_one_id_are_two(smol: Running) -> None:
+    body = {"messages": ASKED, **GREEDY}
+    headers = {"X-Request-ID": "twice"}
+    both = await asyncio.gather(
+        *(smol.post("/v1/chat/completions", body, headers=headers) for _ in range(2))
+    )
+    assert [answer.status_code for answer in both] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "told"),
+    [
+        ("chat/completions", {"wibble": 1}, (400, "wibble", "unknown_parameter")),
+        ("chat/completions", {"max_tokens": "many"}, (400, "max_tokens", "invalid_value")),
+        ("chat/completions", {"temperature": 9}, (400, "temperature", "invalid_value")),
+        ("chat/completions", {"max_tokens": 600}, (400, "max_tokens", "context_length_exceeded")),
+        ("chat/completions", {"model": "other"}, (404, "model", "model_not_found")),
+        ("embeddings", {}, (400, "model", "invalid_request")),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_by_its_name(
+    smol: Running, path: str, change: dict[str, Any], told: tuple[int, str, str]
+) -> None:
+    answer = await smol.post(f"/v1/{path}", {"messages": ASKED, **GREEDY, **change})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == told
+    assert error["type"] == "invalid_request_error"
+    assert answer.json()["request_id"]
+
+
+async def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(smol: Running) -> None:
+    long = [{"role": "user", "content": "cat " * 700}]
+    for stream in (False, True):
+        answer = await smol.post(
+            "/v1/chat/completions", {**GREEDY, "messages": long, "stream": stream}
+        )
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert "512" in error["message"]
+
+
+async def test_nothing_of_vllms_own_paths_is_open(smol: Running) -> None:
+    for path in ("/tokenize", "/v1/load_lora_adapter", "/pause", "/inference/v1/generate"):
+        assert (await smol.post(path, {})).status_code == 404
+    assert (await smol.get("/version")).status_code == 404
