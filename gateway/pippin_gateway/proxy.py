@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
 import structlog
 
-from pippin_contract.wire import REQUEST_ID_HEADER, SERVED_BY_HEADER
+from pippin_contract.wire import FALLBACK_HEADER, REQUEST_ID_HEADER, SERVED_BY_HEADER
 from pippin_edge import errors, json_body
 from pippin_edge.asgi import Headers, Receive, Scope, Send, header
 
 from . import relay, usage
 from .catalog.model import ApiKey, Catalog, Model, Replica
-from .routing import retry
+from .routing import fallback, retry
 from .routing.balance import Balance
 from .routing.breaker import trips
 from .routing.resolve import all_broken, nobody_ready, resolve
@@ -24,7 +25,7 @@ from .routing.retry import Failure
 from .routing.timeouts import Budget, Deadlines, budget
 from .telemetry import Telemetry
 from .upstream.client import Client, Exchange, Request
-from .upstream.failure import UpstreamFailure
+from .upstream.failure import UpstreamFailure, told
 from .upstream.guard import Guard, Ticker
 
 #: Headers of a client that a replica gets, beside those that are made here.
@@ -33,13 +34,7 @@ FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
 #: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
 _BROKEN = frozenset({500, 502, 504})
 _SERVED_BY = SERVED_BY_HEADER.encode()
-_TOO_LATE = {
-    Failure.CONNECT_TIMEOUT: "the model's server did not accept a connection in time",
-    Failure.FIRST_TOKEN_TIMEOUT: "the model's server sent no token in time",
-    Failure.REQUEST_TIMEOUT: "the answer took longer than an answer in one piece may take",
-    Failure.IDLE_TIMEOUT: "the model's server stopped sending",
-    Failure.TOTAL_TIMEOUT: "the answer took longer than this model may take",
-}
+_FALLBACK = FALLBACK_HEADER.encode()
 _GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
@@ -71,13 +66,18 @@ class Call:
     scope: Scope
     body: bytes
     key: ApiKey
-    name: str
+    asked: dict[str, Any]
     model: Model
+    #: The model as it is now. Raises errors.ModelNotFound.
+    renew: Callable[[], Model]
     guard: Guard
     deadlines: Deadlines
     began: float
     fields: dict[str, Any]
     tried: set[str] = field(default_factory=set)
+    #: Models that may still answer in its place, and why those before did not: model=reason.
+    others: list[Model] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
     @property
     def request_id(self) -> str:
@@ -103,8 +103,7 @@ class Proxy:
         model = resolve(deps.catalog(), key, name)
         fields = state["log"]
         fields["model"] = model.ref
-        times = budget(model.spec.timeouts, deps.defaults)
-        deadlines = Deadlines(times, began, asked.get("stream") is True)
+        deadlines = self._deadlines(model, began, asked)
         connection = state["connection"]
         in_flight, label = deps.telemetry.in_flight, (model.ref,)
         in_flight.add(label)
@@ -113,15 +112,64 @@ class Proxy:
                 connection.on_gone = guard.client_gone
                 if connection.transport.is_closing():  # left before anybody listened
                     raise errors.ClientGone
-                call = Call(scope, body, key, name, model, guard, deadlines, began, fields)
+                call = Call(
+                    *(scope, body, key, asked, model),
+                    renew=lambda: resolve(deps.catalog(), key, name),
+                    guard=guard,
+                    deadlines=deadlines,
+                    began=began,
+                    fields=fields,
+                )
+                if model.spec.fallbacks:
+                    call.others = fallback.chain(model, deps.catalog().by_ref)
                 await self._answer(call, send)
         finally:
             connection.on_gone = None
             in_flight.add(label, -1)
 
+    def _deadlines(self, model: Model, began: float, asked: dict[str, Any]) -> Deadlines:
+        times = budget(model.spec.timeouts, self._deps.defaults)
+        return Deadlines(times, began, asked.get("stream") is True)
+
     async def _answer(self, call: Call, send: Send) -> None:
-        """Try replicas until one answers, and pass its answer on."""
+        """Ask the model, and, while it cannot answer, those in its place. What the client is told
+        in the end is why its own model did not."""
         self._purse.earn()
+        first: errors.ApiError | None = None
+        while True:
+            try:
+                await self._ask(call, send)
+                return
+            except errors.ApiError as error:
+                why = _reason(error)
+                if not call.others or not fallback.helps(error.status, why):
+                    if first is None:
+                        raise
+                    raise first from error
+                first = first or error
+                self._fall_back(call, why)
+
+    def _fall_back(self, call: Call, why: str) -> None:
+        """From now on the call is the next model's."""
+        deps, failed, model = self._deps, call.model, call.others.pop(0)
+        deps.telemetry.fallbacks(failed.ref, model.ref, why).inc()
+        call.passed_over.append(f"{failed.spec.name}={why}")
+        call.fields["fallback"] = model.ref
+        log.warning(
+            "model.passed_over",
+            request_id=call.request_id,
+            model=failed.ref,
+            instead=model.ref,
+            why=why,
+        )
+        call.model, call.tried = model, set()
+        call.renew = lambda: deps.catalog().by_ref.get(model.ref) or fallback.gone(model)
+        call.body = orjson.dumps({**call.asked, "model": model.spec.served_name})
+        call.deadlines = self._deadlines(model, call.began, call.asked)
+
+    async def _ask(self, call: Call, send: Send) -> None:
+        """Try the model's replicas until one answers, and pass its answer on. Raises ApiError while
+        nothing was sent."""
         attempt = 1
         while True:
             replica = self._pick(call)
@@ -150,6 +198,9 @@ class Proxy:
             _judge(exchange)
             if exchange.status == 503 and self._may_ask_another(call, attempt):
                 raise UpstreamFailure(Failure.UNAVAILABLE, "503")
+            if exchange.status >= 500 and call.others:
+                kind = Failure.SERVER_ERROR if exchange.status in _BROKEN else Failure.UNAVAILABLE
+                raise UpstreamFailure(kind, str(exchange.status))
             if exchange.status in _BROKEN:
                 self._count_against(call, replica)
             if relay.streams(exchange):
@@ -174,7 +225,7 @@ class Proxy:
 
     async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the replica did what it is for."""
-        self._used(call, await relay.whole(exchange, send, _answer_head(exchange)))
+        self._used(call, await relay.whole(exchange, send, _answer_head(call, exchange)))
         return exchange.status < 500
 
     async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
@@ -188,7 +239,7 @@ class Proxy:
         guard.until(call.deadlines.next_part(deps.clock()))
         try:
             await events.run(
-                _answer_head(exchange),
+                _answer_head(call, exchange),
                 lambda: guard.until(call.deadlines.next_part(deps.clock())),
             )
         except asyncio.CancelledError:
@@ -215,7 +266,7 @@ class Proxy:
     def _pick(self, call: Call) -> Replica:
         """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
         if call.tried:
-            call.model = resolve(self._deps.catalog(), call.key, call.name)
+            call.model = call.renew()
         balance, model, now = self._deps.balance, call.model, self._deps.clock()
         replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker)
         if replica is not None:
@@ -250,7 +301,7 @@ class Proxy:
             raise told(late) from cancelled
 
     def _another(self, call: Call) -> bool:
-        model = resolve(self._deps.catalog(), call.key, call.name)
+        model = call.renew()
         allows, now = self._deps.balance.breakers.allows, self._deps.clock()
         return any(
             replica.id not in call.tried and allows(replica, model.spec.breaker, now)
@@ -290,21 +341,10 @@ class Proxy:
             self._deps.telemetry.used(call.model.ref, call.key.ref, *found)
 
 
-def told(failure: UpstreamFailure) -> errors.ApiError:
-    """What a client is told of a failure: what to do, not where it happened."""
-    late = _TOO_LATE.get(failure.kind)
-    if late is not None:
-        return errors.UpstreamTimeout(f"{late}: try again, or ask for less")
-    if failure.kind is Failure.UNAVAILABLE:
-        return errors.Overloaded("the model's server is full or going: try again", retry_after=1)
-    if failure.kind is Failure.CUT:
-        return errors.UpstreamFailed("the model's server broke off its answer: try again")
-    if failure.kind in (Failure.CONNECT, Failure.RESET):
-        return errors.UpstreamFailed("the model's server could not be reached: try again")
-    return errors.UpstreamFailed(
-        "the model's server gave an answer that the gateway does not understand: "
-        "try again, and report the request id"
-    )
+def _reason(error: errors.ApiError) -> str:
+    """How metrics and headers call why a model did not answer."""
+    cause = error.__cause__
+    return str(cause.kind) if isinstance(cause, UpstreamFailure) else error.code
 
 
 def _head(call: Call, replica: Replica, token: str) -> bytes:
@@ -329,8 +369,11 @@ def _judge(exchange: Exchange) -> None:
         raise UpstreamFailure(Failure.BAD_ANSWER, f"status {status}")
 
 
-def _answer_head(exchange: Exchange) -> Headers:
-    return [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
+def _answer_head(call: Call, exchange: Exchange) -> Headers:
+    head = [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
+    if call.passed_over:
+        head.append((_FALLBACK, ", ".join(call.passed_over).encode()))
+    return head
 
 
 def _require_json(scope: Scope) -> None:

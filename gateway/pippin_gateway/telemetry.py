@@ -52,6 +52,12 @@ class Telemetry:
             "Requests that went to another replica, by what the first one did.",
             ("model", "kind"),
         )
+        self.fallbacks = metrics.counter(
+            registry,
+            "pippin_gateway_fallbacks",
+            "Requests that went on to another model, by why the one before could not answer.",
+            ("model", "instead", "reason"),
+        )
         self.upstream_errors = metrics.counter(
             registry,
             "pippin_gateway_upstream_errors",

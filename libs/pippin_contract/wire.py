@@ -51,6 +51,8 @@ SECRET_BASE_URL: Final = "base-url"
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 SERVED_BY_HEADER: Final = "x-pippin-served-by"
+#: Models that could not answer before the one that did: model=reason, and more by commas.
+FALLBACK_HEADER: Final = "x-pippin-fallback"
 
 #: sysexits' EX_CONFIG: the configuration or the model is wrong and a restart will not mend it.
 EXIT_CONFIG: Final = 78

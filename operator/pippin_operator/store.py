@@ -47,6 +47,7 @@ class Store:
         self._children: dict[Ref, set[Ref]] = defaultdict(set)
         self._gone: dict[Ref, int] = {}
         self._names = _Names()
+        self._with_fallbacks: dict[str, set[Ref]] = defaultdict(set)
 
     def get(self, ref: Ref) -> Manifest | None:
         return self._objects.get(ref)
@@ -69,6 +70,15 @@ class Store:
     def rivals(self, ref: Ref) -> set[Ref]:
         """Others that claim one of its names."""
         return self._names.rivals(ref)
+
+    def fallbacks(self, ref: Ref) -> tuple[str, tuple[str, ...]] | None:
+        """A ModelDeployment's task, and those that it names to answer instead; None: no such."""
+        body = self._objects.get(ref)
+        return None if body is None else _fallbacks(body)
+
+    def with_fallbacks(self, namespace: str) -> set[Ref]:
+        """ModelDeployments of the namespace that name others."""
+        return set(self._with_fallbacks.get(namespace, ()))
 
     def put(self, resource: Resource, body: Mapping[str, Any]) -> bool:
         """Remember it; False when nothing that matters here has changed."""
@@ -112,6 +122,8 @@ class Store:
     def _link(self, ref: Ref, body: Manifest) -> None:
         if ref.plural == MODELDEPLOYMENT.plural:
             self._names.put(ref, body)
+            naming = self._with_fallbacks[ref.namespace]
+            (naming.add if _fallbacks(body)[1] else naming.discard)(ref)
         elif ref.plural not in _OURS and (owner := owner_of(body)) is not None:
             self._children[owner].add(ref)
 
@@ -121,6 +133,7 @@ class Store:
             return
         if ref.plural == MODELDEPLOYMENT.plural:
             self._names.remove(ref)
+            self._with_fallbacks[ref.namespace].discard(ref)
         owner = owner_of(body)
         if owner is not None and owner in self._children:
             self._children[owner].discard(ref)
@@ -164,6 +177,12 @@ class _Names:
         return {
             other for name in names for other in self._claims[ref.namespace, name] if other != ref
         }
+
+
+def _fallbacks(body: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    spec = body.get("spec") or {}
+    task = (spec.get("model") or {}).get("task") or "chat"
+    return task, tuple(spec.get("fallbacks") or ())
 
 
 def _version(body: Mapping[str, Any]) -> int:

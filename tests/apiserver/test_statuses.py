@@ -215,3 +215,25 @@ async def test_a_volume_that_cannot_be_mounted_is_told_by_the_nodes_event(tiny: 
     assert "/srv/no-such-model" in found["message"]
     tiny.says(pods.serving())
     await tiny.condition("Ready", status="True")
+
+
+async def test_fallbacks_are_judged_anew_when_another_model_comes_changes_or_goes(
+    cluster: Cluster, tiny: Model
+):
+    def change(name: str, fallbacks: list[str]) -> None:
+        path = cluster.path("modeldeployments", tiny.namespace, name)
+        live = cluster.plane.api.get(path)
+        live["spec"]["fallbacks"] = fallbacks
+        cluster.plane.api.put(path, live)
+
+    await tiny.condition("FallbacksValid", status="True", reason="NoneGiven")
+    change("tiny", ["spare"])
+    absent = await tiny.condition("FallbacksValid", status="False", reason="FallbackNotFound")
+    assert "spare" in absent["message"]
+    cluster.create("modeldeployments", model("spare", tiny.namespace))
+    await tiny.condition("FallbacksValid", status="True", reason="AllFound")
+    change("spare", ["tiny"])
+    circle = await tiny.condition("FallbacksValid", status="False", reason="FallbackCycle")
+    assert "tiny → spare → tiny" in circle["message"]
+    cluster.delete("modeldeployments", tiny.namespace, "spare")
+    await tiny.condition("FallbacksValid", status="False", reason="FallbackNotFound")

@@ -84,6 +84,8 @@ class ModelSpec:
     timeouts: Timeouts = UNSAID
     retries: RetryPolicy = RetryPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
+    #: Names of ModelDeployments of the same namespace.
+    fallbacks: tuple[str, ...] = ()
     created: int = 0
     family: str = ""
     tags: tuple[str, ...] = ()
@@ -135,6 +137,7 @@ class Catalog:
     keyring: Keyring[ApiKey] = field(default_factory=lambda: Keyring({}))
     by_name: Mapping[tuple[str, str], Model] = field(default_factory=dict)
     by_namespace: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
+    by_ref: Mapping[str, Model] = field(default_factory=dict)
     replica_ids: frozenset[str] = frozenset()
 
 
@@ -171,6 +174,7 @@ def assemble(
         keyring=Keyring(rows),
         by_name=_names(known),
         by_namespace={namespace: tuple(found) for namespace, found in by_namespace.items()},
+        by_ref={model.ref: model for model in known},
         replica_ids=frozenset(replica.id for model in known for replica in model.replicas),
     )
 

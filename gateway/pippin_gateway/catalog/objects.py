@@ -86,6 +86,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         timeouts=_timeouts(spec.get("timeouts") or {}),
         retries=_retries(spec.get("retries")),
         breaker=_breaker(spec.get("circuitBreaker") or {}),
+        fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
         tags=tuple(model.get("tags") or ()),

@@ -27,6 +27,7 @@ class Failure(StrEnum):
     PROTOCOL = "protocol"
     REFUSED_TOKEN = "refused_token"
     BAD_ANSWER = "bad_answer"
+    SERVER_ERROR = "server_error"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     REQUEST_TIMEOUT = "request_timeout"
     IDLE_TIMEOUT = "idle_timeout"

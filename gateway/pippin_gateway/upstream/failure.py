@@ -1,8 +1,19 @@
-"""What goes wrong between gateway and replica, as one exception with one kind."""
+"""What goes wrong between gateway and replica, as one exception with one kind, and what a client
+is told of it."""
 
 from __future__ import annotations
 
+from pippin_edge import errors
+
 from ..routing.retry import Failure
+
+_TOO_LATE = {
+    Failure.CONNECT_TIMEOUT: "the model's server did not accept a connection in time",
+    Failure.FIRST_TOKEN_TIMEOUT: "the model's server sent no token in time",
+    Failure.REQUEST_TIMEOUT: "the answer took longer than an answer in one piece may take",
+    Failure.IDLE_TIMEOUT: "the model's server stopped sending",
+    Failure.TOTAL_TIMEOUT: "the answer took longer than this model may take",
+}
 
 
 class UpstreamFailure(Exception):
@@ -11,3 +22,22 @@ class UpstreamFailure(Exception):
     def __init__(self, kind: Failure, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else str(kind))
         self.kind = kind
+
+
+def told(failure: UpstreamFailure) -> errors.ApiError:
+    """What a client is told of a failure: what to do, not where it happened."""
+    late = _TOO_LATE.get(failure.kind)
+    if late is not None:
+        return errors.UpstreamTimeout(f"{late}: try again, or ask for less")
+    if failure.kind is Failure.UNAVAILABLE:
+        return errors.Overloaded("the model's server is full or going: try again", retry_after=1)
+    if failure.kind is Failure.SERVER_ERROR:
+        return errors.UpstreamFailed("the model's server failed on this request: try again")
+    if failure.kind is Failure.CUT:
+        return errors.UpstreamFailed("the model's server broke off its answer: try again")
+    if failure.kind in (Failure.CONNECT, Failure.RESET):
+        return errors.UpstreamFailed("the model's server could not be reached: try again")
+    return errors.UpstreamFailed(
+        "the model's server gave an answer that the gateway does not understand: "
+        "try again, and report the request id"
+    )

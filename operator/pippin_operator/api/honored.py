@@ -45,7 +45,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("autoscaling", lambda s: s.autoscaling),
     ("limits.rpm", lambda s: s.limits and s.limits.rpm),
     ("limits.tpm", lambda s: s.limits and s.limits.tpm),
-    ("fallbacks", lambda s: s.fallbacks),
     ("responseCache", lambda s: s.response_cache and s.response_cache.enabled),
     ("batching", lambda s: s.batching),
     ("promptCache", lambda s: s.prompt_cache),

@@ -1,4 +1,5 @@
-"""What happens to ModelDeployments wakes them, and those that want the same served name."""
+"""What happens to ModelDeployments wakes them, those that want the same served name, and those
+that may fall back on them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def register(registry: kopf.OperatorRegistry, store: Store, queue: WorkQueue[Ref
 def note(kind: str | None, body: Any, store: Store, queue: WorkQueue[Ref]) -> None:
     """Names are claimed and freed here, so rivals of before and after are woken."""
     ref = Ref.of(MODELDEPLOYMENT, body)
-    rivals = store.rivals(ref)
+    rivals, links = store.rivals(ref), store.fallbacks(ref)
     if kind == "DELETED":
         store.remove(MODELDEPLOYMENT, body)
     elif not store.put(MODELDEPLOYMENT, body):
@@ -30,3 +31,7 @@ def note(kind: str | None, body: Any, store: Store, queue: WorkQueue[Ref]) -> No
     after = store.rivals(ref)
     for rival in rivals | after if kind == "DELETED" or rivals != after else ():
         queue.wake(rival)
+    # Who names it directly or over others; few name any.
+    if store.fallbacks(ref) != links:
+        for naming in store.with_fallbacks(ref.namespace) - {ref}:
+            queue.wake(naming)

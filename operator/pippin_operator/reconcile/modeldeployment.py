@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from ..errors import ApiError, InvalidSpec
 from ..keychain import stamp
 from ..render.children import render
 from ..render.context import Model
+from ..status import fallbacks
 from ..status.modeldeployment import Seen, Wanted, derive
 from ..status.pods import Trouble, is_creating
 from .children import NameInUse, settle
@@ -105,6 +107,9 @@ def _seen(deps: Deps, live: Manifest, failure: Trouble | None, told: Trouble | N
         pods=tuple(deps.store.children(ref, POD.plural)),
         monitoring_api=deps.installation.monitoring_api,
         name_taken=deps.store.taken(ref),
+        fallbacks=fallbacks.judge(
+            ref.name, lambda name: deps.store.fallbacks(replace(ref, name=name))
+        ),
         failure=failure,
         complaint=told,
     )

@@ -12,6 +12,7 @@ from ..api import honored
 from ..api.modeldeployment import ModelDeploymentSpec
 from . import pods
 from .conditions import Verdict, laid_over, no, unknown, yes
+from .fallbacks import NONE as NO_FALLBACKS
 from .pods import Pod, Trouble
 
 
@@ -26,6 +27,7 @@ class Seen:
     pods: tuple[Pod, ...] = ()
     monitoring_api: bool = False
     name_taken: tuple[str, str] | None = None
+    fallbacks: Verdict = NO_FALLBACKS
     failure: Trouble | None = None
     complaint: Trouble | None = None
 
@@ -120,6 +122,7 @@ def _verdicts(
         _model_available(seen, counts),
         _workload_ready(spec, seen, counts),
         _route_ready(seen),
+        seen.fallbacks,
         _monitoring_ready(spec, seen),
         _progressing(spec, seen, counts),
         _degraded(seen, counts),

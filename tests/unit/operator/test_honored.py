@@ -18,7 +18,6 @@ REPORTED = [
     ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
     ({"limits": {"rpm": 1}}, "limits.rpm"),
     ({"limits": {"tpm": 1}}, "limits.tpm"),
-    ({"fallbacks": ["x"]}, "fallbacks"),
     ({"responseCache": {"enabled": True}}, "responseCache"),
     ({"batching": {}}, "batching"),
     ({"promptCache": {}}, "promptCache"),
@@ -26,6 +25,7 @@ REPORTED = [
     ({"auth": {"required": False}}, "auth.required"),
 ]
 HONORED = [
+    {"fallbacks": ["x"]},
     {"engine": {"type": "vllm"}},
     {"engine": {"type": "vllm"}, "model": {"task": "embedding"}},
     {"accelerator": {"type": "nvidia"}},

@@ -49,6 +49,7 @@ def test_every_condition_is_there_and_observed():
         "ModelAvailable",
         "WorkloadReady",
         "RouteReady",
+        "FallbacksValid",
         "MonitoringReady",
         "Progressing",
         "Degraded",

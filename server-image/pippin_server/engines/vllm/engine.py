@@ -179,7 +179,9 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
         # What samples is compiled all the same, at the first request that needs it.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if arguments.kv_cache_memory_bytes is None and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-        arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(_weight_bytes(path))
+        arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(
+            _weight_bytes(path), surroundings.memory_limit()
+        )
 
 
 def _weight_bytes(path: Path) -> int:

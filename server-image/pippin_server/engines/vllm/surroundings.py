@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 #: File in which a process of the engine leaves why it ended; set for those it is asked of.
@@ -14,7 +16,11 @@ LOG_LEVEL = "PIPPIN_ENGINE_LOG_LEVEL"
 _RESERVE = 3 * 2**30
 _LEAST_CACHE = 256 * 2**20
 _MOST_CACHE = 4 * 2**30
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+#: Where a container reads its limit, in control groups of version 2 and 1.
+_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def settle(scratch: Path, log_level: str) -> Path:
@@ -59,17 +65,17 @@ def _defaults(scratch: Path) -> dict[str, str]:
     }
 
 
-def cpu_cache_bytes(weights: int) -> int:
-    """Memory for keys and values on a CPU: what vLLM takes by itself is a share of the machine,
-    not of what the container may have."""
-    spare = memory_limit() - 2 * weights - _RESERVE
+def cpu_cache_bytes(weights: int, limit: int) -> int:
+    """Memory for keys and values on a CPU. vLLM by itself takes nearly all that there is, and the
+    first long prompt is then one too much."""
+    spare = limit - 2 * weights - _RESERVE
     return max(_LEAST_CACHE, min(_MOST_CACHE, spare // 2))
 
 
-def memory_limit(limit: Path = _CGROUP_LIMIT) -> int:
+def memory_limit(files: Iterable[Path] = _LIMITS) -> int:
     """Bytes that this container may have; without a limit, the machine's."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(machine, int(limit.read_text()))
-    except (OSError, ValueError):  # not in a container, or "max"
-        return machine
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in files:
+        with suppress(OSError, ValueError):  # not this version, or "max"
+            found.append(int(file.read_text()))
+    return min(found)

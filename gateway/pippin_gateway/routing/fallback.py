@@ -1,0 +1,46 @@
+"""Which models answer in place of one that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from pippin_edge.errors import NotReady
+
+from ..catalog.model import Model
+from .retry import Failure
+
+#: Models that one request asks at most, beside its own.
+MOST = 8
+
+
+def chain(model: Model, by_ref: Mapping[str, Model]) -> list[Model]:
+    """Depth first: a model's fallbacks in their order, after each its own. No model twice, so a
+    cycle ends; only such as do the same task."""
+    found: list[Model] = []
+    seen = {model.ref}
+
+    def follow(current: Model) -> None:
+        for name in current.spec.fallbacks:
+            other = by_ref.get(f"{current.spec.namespace}/{name}")
+            if other is None or other.ref in seen or len(found) == MOST:
+                continue
+            seen.add(other.ref)
+            if other.spec.task == model.spec.task:
+                found.append(other)
+                follow(other)
+
+    follow(model)
+    return found
+
+
+def helps(status: int, reason: str) -> bool:
+    """Whether another model may do what this one could not: it has nobody ready, is left alone, is
+    full, is late or failed. What the client asked wrongly, it would ask others wrongly too, and
+    when all of its time is spent there is none for others."""
+    return status >= 500 and reason != Failure.TOTAL_TIMEOUT
+
+
+def gone(model: Model) -> NoReturn:
+    """It was deleted while it was asked."""
+    raise NotReady(f"the model '{model.spec.served_name}' is gone: try again")
