@@ -53,6 +53,37 @@ async def test_new_engine_arguments_roll_without_a_failed_request(tenant: Tenant
     assert tally.failures == []
 
 
+@pytest.mark.timeout(180)
+async def test_a_model_that_goes_away_is_answered_by_its_fallback_and_nobody_sees_it(
+    tenant: Tenant,
+):
+    tenant.apply(
+        model("echo", tenant.namespace, fallbacks=["spare"]),
+        model("spare", tenant.namespace),
+        key("app", tenant.namespace, models=["echo"]),
+    )
+    tenant.wait_ready("echo")
+    tenant.wait_ready("spare")
+    client = await tenant.client("app")
+
+    async def served_by() -> str:
+        raw = await client.chat.completions.with_raw_response.create(
+            model="echo", messages=[{"role": "user", "content": "who"}]
+        )
+        return str(raw.headers["x-pippin-served-by"])
+
+    async with steady(client, "echo") as tally:
+        await eventually(lambda: tally.answered >= 5)
+        assert (await served_by()).startswith("echo-")
+        tenant.kubectl("scale", "mdep/echo", "--replicas=0")
+        await eventually(served_by, until=lambda pod: pod.startswith("spare-"), within=60)
+        seen = tally.answered
+        await eventually(lambda: tally.answered >= seen + 10)
+        tenant.kubectl("scale", "mdep/echo", "--replicas=1")
+        await eventually(served_by, until=lambda pod: pod.startswith("echo-"), within=60)
+    assert tally.failures == []
+
+
 @pytest.mark.same_machine
 async def test_a_killed_server_comes_back_and_its_status_never_lies(
     cluster: Cluster, tenant: Tenant
