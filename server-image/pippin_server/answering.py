@@ -6,9 +6,11 @@ event, and `[DONE]` is only said after a complete answer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -40,6 +42,8 @@ from .telemetry import Telemetry
 
 log = structlog.get_logger("pippin.server")
 
+T = TypeVar("T")
+
 #: Seconds after which someone who came while the model loads may look again.
 _LOADING_RETRY = 5
 _RETRY = 2
@@ -70,6 +74,8 @@ class Order:
     sampling: Sampling
     stream: bool
     with_usage: bool
+    #: Answers to make of the one prompt.
+    choices: int = 1
 
 
 class Answer(Response):
@@ -85,46 +91,65 @@ class Answer(Response):
         self.raw_headers = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kitchen, order = self.kitchen, self.order
+        kitchen = self.kitchen
         began: float = state(scope).get("began", kitchen.clock.monotonic())
-        async with Caller(scope) as caller, kitchen.admission.slot() as waited:
+        async with (
+            Caller(scope) as caller,
+            kitchen.admission.slot() as waited,
+            AsyncExitStack() as stack,
+        ):
             kitchen.telemetry.queue_wait.observe(waited)
-            tokens = self.engine.generate(order.prompt, order.sampling)
-            async with aclosing(tokens):
-                served = _Served(kitchen, tokens, began)
-                try:
-                    await served.start()
-                    if order.stream:
-                        await self._stream(served, caller, send)
-                    else:
-                        await self._whole(served, caller, send)
-                except EngineError as error:
-                    raise as_api_error(error, order.prompt) from error
-                finally:
-                    served.settle(state(scope).setdefault("log", {}))
+            served = [await stack.enter_async_context(c) for c in self._choices(began)]
+            try:
+                await _together([choice.start() for choice in served])
+                if self.order.stream:
+                    await self._stream(served, caller, send)
+                else:
+                    await self._whole(served, caller, send)
+            except EngineError as error:
+                raise as_api_error(error, self.order.prompt) from error
+            finally:
+                _settle(served, kitchen.telemetry, state(scope).setdefault("log", {}))
 
-    async def _whole(self, served: _Served, caller: Caller, send: Send) -> None:
-        text = "".join([delta.text async for deltas in served for delta in deltas])
-        content = whole(self.order.head, text, served.finish or "stop", served.usage)
+    def _choices(self, began: float) -> Iterator[_Served]:
+        """One for each answer that is wanted; with a seed each has its own."""
+        order = self.order
+        for index in range(order.choices):
+            sampling = order.sampling
+            if index and sampling.seed is not None:
+                sampling = replace(sampling, seed=sampling.seed + index)
+            tokens = self.engine.generate(order.prompt, sampling)
+            yield _Served(self.kitchen, index, tokens, began)
+
+    async def _whole(self, served: list[_Served], caller: Caller, send: Send) -> None:
+        texts = await _together([choice.text() for choice in served])
+        choices = [(text, one.finish or "stop") for text, one in zip(texts, served, strict=True)]
+        content = whole(self.order.head, choices, _usage(served))
         caller.answered()
         await send(_start(b"application/json", len(content)))
         await send({"type": "http.response.body", "body": content})
 
-    async def _stream(self, served: _Served, caller: Caller, send: Send) -> None:
-        chunks = Chunks(self.order.head, with_usage=self.order.with_usage)
+    async def _stream(self, served: list[_Served], caller: Caller, send: Send) -> None:
+        with_usage = self.order.with_usage
+        chunks = [Chunks(self.order.head, c.index, with_usage=with_usage) for c in served]
         await send(_start(sse.CONTENT_TYPE))
-        pending = chunks.role()
+        pending = b"".join([chunk.role() for chunk in chunks])
+        left = len(served)
         try:
-            async for deltas in served:
-                pending += b"".join([chunks.text(delta.text) for delta in deltas if delta.text])
-                if pending and served.finish is None:
-                    await send(_body(pending, more=True))
-                    pending = b""
+            async with aclosing(merged(served)) as arriving:
+                async for choice, deltas in arriving:
+                    events = chunks[choice.index]
+                    pending += b"".join([events.text(delta.text) for delta in deltas if delta.text])
+                    if choice.finish is not None:
+                        pending += events.finish(choice.finish)
+                        left -= 1
+                    if pending and left:
+                        await send(_body(pending, more=True))
+                        pending = b""
         except Exception as error:
             last = sse.event(orjson.dumps(self._late(error)))
         else:
-            pending += chunks.finish(served.finish or "stop")
-            last = chunks.usage(served.usage) if self.order.with_usage else b""
+            last = chunks[0].usage(_usage(served)) if with_usage else b""
             last += sse.DONE
         caller.answered()
         await send(_body(pending + last, more=False))
@@ -142,31 +167,44 @@ class Answer(Response):
 
 
 class _Served:
-    """An answer as it comes: its deltas, and what is counted of them."""
+    """One choice as it comes: its deltas, and what is counted of them. A context: left, it frees
+    what the engine holds for it."""
 
     def __init__(
         self,
         kitchen: Kitchen,
+        index: int,
         tokens: AsyncGenerator[Sequence[Delta], None],
         began: float,
     ) -> None:
+        self.index = index
         self.usage = Usage()
         self.finish: Finish | None = None
+        self.first_after: float | None = None
         self._tokens = tokens
         self._telemetry = kitchen.telemetry
         self._now = kitchen.clock.monotonic
         self._began = began
         self._last = 0.0
         self._first: Sequence[Delta] = ()
-        self._first_after: float | None = None
+
+    async def __aenter__(self) -> _Served:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tokens.aclose()
 
     async def start(self) -> None:
         """Wait for the first token. Raises what the engine says instead."""
         self._first = await anext(self._tokens)
         self._last = self._now()
-        self._first_after = self._last - self._began
-        self._telemetry.first_token.observe(self._first_after)
+        self.first_after = self._last - self._began
+        self._telemetry.first_token.observe(self.first_after)
         self.usage.prompt_tokens = self._first[0].prompt_tokens
+
+    async def text(self) -> str:
+        """All of it."""
+        return "".join([delta.text async for deltas in self for delta in deltas])
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Delta]]:
         self._count(self._first)
@@ -183,14 +221,73 @@ class _Served:
             self.usage.completion_tokens += delta.tokens
         self.finish = deltas[-1].finish
 
-    def settle(self, line: dict[str, object]) -> None:
-        """Also of an answer that was cut short: the work was done."""
-        self._telemetry.prompt_tokens.inc(self.usage.prompt_tokens)
-        self._telemetry.completion_tokens.inc(self.usage.completion_tokens)
-        line["prompt_tokens"] = self.usage.prompt_tokens
-        line["completion_tokens"] = self.usage.completion_tokens
-        if self._first_after is not None:
-            line["ttft_ms"] = round(self._first_after * 1000, 2)
+
+async def merged(
+    served: list[_Served],
+) -> AsyncGenerator[tuple[_Served, Sequence[Delta]]]:
+    """What comes of all choices, in the order in which it comes."""
+    if len(served) == 1:  # nearly always: no task and no queue
+        async for deltas in served[0]:
+            yield served[0], deltas
+        return
+    # Bounded: a client that reads slowly holds its choices up, and nothing piles up.
+    arrived: asyncio.Queue[tuple[_Served, Sequence[Delta]] | Exception] = asyncio.Queue(len(served))
+
+    async def pump(choice: _Served) -> None:
+        try:
+            async for deltas in choice:
+                await arrived.put((choice, deltas))
+        except Exception as error:
+            await arrived.put(error)
+
+    pumps = [asyncio.create_task(pump(choice)) for choice in served]
+    try:
+        left = len(served)
+        while left:
+            item = await arrived.get()
+            if isinstance(item, Exception):
+                raise item
+            left -= item[1][-1].finish is not None
+            yield item
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _together(waits: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; when one fails, none goes on."""
+    if len(waits) == 1:  # nearly always: no task
+        return [await waits[0]]
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _usage(served: list[_Served]) -> Usage:
+    """The prompt counts once."""
+    return Usage(
+        prompt_tokens=served[0].usage.prompt_tokens,
+        completion_tokens=sum(choice.usage.completion_tokens for choice in served),
+    )
+
+
+def _settle(served: list[_Served], telemetry: Telemetry, line: dict[str, object]) -> None:
+    """Also of an answer that was cut short: the work was done."""
+    if not served:
+        return
+    usage = _usage(served)
+    telemetry.prompt_tokens.inc(usage.prompt_tokens)
+    telemetry.completion_tokens.inc(usage.completion_tokens)
+    line["prompt_tokens"] = usage.prompt_tokens
+    line["completion_tokens"] = usage.completion_tokens
+    firsts = [choice.first_after for choice in served if choice.first_after is not None]
+    if firsts:
+        line["ttft_ms"] = round(min(firsts) * 1000, 2)
 
 
 def as_api_error(error: EngineError, prompt: Prompt) -> ApiError:

@@ -91,6 +91,12 @@ class Sampling:
     min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    #: Token -> what is added to its logit.
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    #: A JSON schema that the answer must follow, as text.
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,9 @@ class Engine(Protocol):
 
 class Generator(Engine, Protocol):
     """An engine that makes tokens; what HTTP and OpenAI want of them is made here."""
+
+    #: What it honours of the fields that not every engine does, by their names in requests.
+    honours: frozenset[str]
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Sequence[Delta], None]:
         """What came since the last look, until a delta with `finish`. Raises EngineError.

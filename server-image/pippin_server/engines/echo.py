@@ -41,6 +41,7 @@ class EchoEngine:
     """See the module. `crash` ends the process; a parameter so that tests need not die."""
 
     name = "echo"
+    honours: frozenset[str] = frozenset()
 
     def __init__(
         self,

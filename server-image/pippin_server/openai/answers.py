@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,22 +48,21 @@ class Head:
         }
 
 
-def whole(head: Head, text: str, finish: str, usage: Usage) -> bytes:
-    """An answer in one piece."""
-    choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": finish}
-    if head.kind == "chat":
-        choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-    else:
-        choice["text"] = text
-    return orjson.dumps(
-        {**head.payload(chunk=False), "choices": [choice], "usage": usage.payload()}
-    )
+def whole(head: Head, choices: Sequence[tuple[str, str]], usage: Usage) -> bytes:
+    """An answer in one piece; `choices`: text and why it ended."""
+    chat = head.kind == "chat"
+    listed = []
+    for index, (text, finish) in enumerate(choices):
+        said = {"role": "assistant", "content": text, "refusal": None}
+        what = {"message": said} if chat else {"text": text}
+        listed.append({"index": index, "logprobs": None, "finish_reason": finish, **what})
+    return orjson.dumps({**head.payload(chunk=False), "choices": listed, "usage": usage.payload()})
 
 
 class Chunks:
-    """The events of one stream."""
+    """The events of one choice of a stream."""
 
-    def __init__(self, head: Head, *, with_usage: bool) -> None:
+    def __init__(self, head: Head, index: int = 0, *, with_usage: bool) -> None:
         common = orjson.dumps(head.payload(chunk=True))[:-1]
         chat = head.kind == "chat"
         opening = b'"delta":{"content":' if chat else b'"text":'
@@ -70,9 +70,9 @@ class Chunks:
         usage = b',"usage":null' if with_usage else b""
         self._chat = chat
         self._head = common
-        self._before = b"data: " + common + b',"choices":[{"index":0,' + opening
+        self._before = b"data: " + common + b',"choices":[{"index":%d,' % index + opening
         self._after = closing + b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
-        self._choice = b"data: " + common + b',"choices":[{"index":0,'
+        self._choice = b"data: " + common + b',"choices":[{"index":%d,' % index
         self._end = b"]" + usage + b"}\n\n"
 
     def role(self) -> bytes:

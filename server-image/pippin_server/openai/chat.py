@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
 
 from pippin_edge.errors import BadRequest
 
@@ -40,6 +41,32 @@ class ChatMessage(Strict):
         return Message(role="system" if self.role == "developer" else self.role, content=text)
 
 
+class JsonSchema(BaseModel):
+    """Open to fields that say nothing of the answer, as OpenAI's is."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    name: str
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """A schema is enforced whether it is `strict` or not."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def schema_text(self) -> str | None:
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return '{"type": "object"}'
+        if self.json_schema is None:
+            raise BadRequest("'json_schema' must be given", param="response_format.json_schema")
+        return orjson.dumps(self.json_schema.schema_).decode()
+
+
 class ChatRequest(Body):
     """`max_completion_tokens` is the newer name of `max_tokens`."""
 
@@ -66,6 +93,7 @@ class ChatRequest(Body):
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    response_format: ResponseFormat | None = None
 
     def limit(self) -> int | None:
         if self.max_completion_tokens is not None and self.max_tokens is not None:
@@ -73,6 +101,9 @@ class ChatRequest(Body):
                 "give 'max_completion_tokens' or 'max_tokens', not both", param="max_tokens"
             )
         return self.max_completion_tokens or self.max_tokens
+
+    def schema_text(self) -> str | None:
+        return None if self.response_format is None else self.response_format.schema_text()
 
     def prompt(self) -> Prompt:
         return Prompt(messages=tuple(message.plain() for message in self.messages))

@@ -15,11 +15,17 @@ from ..engines.base import Sampling
 
 #: Stop sequences of one request.
 MAX_STOPS = 16
+#: Answers to one request; they share its place, and wait for each other's prompts.
+MAX_CHOICES = 16
+#: Tokens whose logit one request shifts.
+MAX_BIASES = 1024
 #: Problems named in one answer.
 _MAX_PROBLEMS = 3
 
 M = TypeVar("M", bound="Body")
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Strict(BaseModel):
@@ -36,9 +42,8 @@ class StreamOptions(Strict):
 class Body(Strict):
     """Fields of both kinds of requests."""
 
-    #: Fields that are known and not honoured yet -> the values that ask for nothing.
+    #: Fields that not every engine honours, or none yet -> the values that ask for nothing.
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "n": (1,),
         "best_of": (1,),
         "logit_bias": ({},),
         "frequency_penalty": (0,),
@@ -51,11 +56,15 @@ class Body(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=-1)
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=MAX_BIASES)
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
 
     @property
@@ -73,16 +82,27 @@ class Body(Strict):
             min_p=self.min_p or 0.0,
             seed=self.seed,
             stop=tuple(stop),
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            schema=self.schema_text(),
         )
+
+    def schema_text(self) -> str | None:
+        """The JSON schema that the answer must follow."""
+        return None
 
     def limit(self) -> int | None:
         return self.max_tokens
 
 
-def read(kind: type[M], body: dict[str, Any]) -> M:
-    """Raises BadRequest naming the field."""
+def read(kind: type[M], body: dict[str, Any], honours: frozenset[str] = frozenset()) -> M:
+    """`honours`: what the engine does of the fields in NEUTRAL. Raises BadRequest naming the
+    field."""
     wanted = {name: value for name, value in body.items() if name not in kind.IGNORED}
     for name, neutral in kind.NEUTRAL.items():
+        if name in honours:
+            continue
         if name in wanted and not _asks_nothing(wanted.pop(name), neutral):
             raise BadRequest(
                 f"'{name}' is not supported by this server yet: leave it out",

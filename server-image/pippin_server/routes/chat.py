@@ -17,7 +17,7 @@ def router(counter: Counter) -> APIRouter:
     @routes.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         counter.must_do("chat")
-        asked = read(ChatRequest, await counter.body(request))
+        asked = read(ChatRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
         return counter.answer(request, "chat", asked, asked.prompt())
 

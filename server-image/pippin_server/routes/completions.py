@@ -17,7 +17,7 @@ def router(counter: Counter) -> APIRouter:
     @routes.post("/v1/completions")
     async def completions(request: Request) -> Response:
         counter.must_do("completion")
-        asked = read(CompletionRequest, await counter.body(request))
+        asked = read(CompletionRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
         return counter.answer(request, "completion", asked, asked.one_prompt())
 

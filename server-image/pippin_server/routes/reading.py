@@ -62,6 +62,7 @@ class Counter(Desk):
             sampling=body.sampling(),
             stream=bool(body.stream),
             with_usage=body.wants_usage,
+            choices=body.n or 1,
         )
         return Answer(self.kitchen, self.engine, order)
 

@@ -49,7 +49,7 @@ class MlxBatcher:
 
     def add(self, ticket: int, job: Job) -> None:
         (uid,) = self._generator.insert(
-            [job.tokens], [job.max_tokens], samplers=[Row(job.sampling)]
+            [job.tokens], [job.max_tokens], samplers=[Row(job.sampling, job.guide)]
         )
         self._uids[ticket] = uid
         self._running[uid] = _Running(

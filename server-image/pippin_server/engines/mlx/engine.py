@@ -46,6 +46,7 @@ class MlxEngine:
     """See the package. `context_length` None: what the model's config says."""
 
     name = "mlx"
+    honours = frozenset({"logit_bias", "frequency_penalty", "presence_penalty", "response_format"})
 
     def __init__(
         self,
@@ -123,7 +124,13 @@ class MlxEngine:
             raise PromptTooLong(
                 prompt_tokens=len(tokens), wanted=sampling.max_tokens, limit=self._context
             )
-        job = Job(tokens=tokens, max_tokens=sampling.max_tokens or room, sampling=sampling)
+        self._tokens.check_bias(sampling.logit_bias)
+        guide = None
+        if sampling.schema is not None:
+            guide = await loop.run_in_executor(
+                self._tokenizing, self._tokens.guides.make, sampling.schema
+            )
+        job = Job(tokens, sampling.max_tokens or room, sampling, guide)
         answer = self._worker.run(job)
         try:
             async for deltas in answer:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..base import Sampling
+
+if TYPE_CHECKING:
+    from .guide import Guide
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +18,4 @@ class Job:
     tokens: list[int]
     max_tokens: int
     sampling: Sampling
+    guide: Guide | None = None

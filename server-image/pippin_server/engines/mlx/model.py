@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mlx_lm.utils import load as load_weights
 from ..base import LoadFailed, Prompt, PromptRefused
 from . import blas
 from .args import Args
+from .guide import Guides
 
 log = structlog.get_logger("pippin.engine")
 
@@ -103,6 +105,14 @@ class Tokens:
     def __init__(self, model: Model) -> None:
         self._tokenizer = model.tokenizer
         self._vocabulary = model.vocabulary
+        self.guides = Guides(
+            model.tokenizer, model.vocabulary, sorted(model.tokenizer.eos_token_ids)
+        )
+
+    def check_bias(self, biases: Sequence[tuple[int, float]]) -> None:
+        """Raises PromptRefused."""
+        for token, _ in biases:
+            self._check(token, "logit_bias")
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Raises PromptRefused."""
@@ -118,12 +128,14 @@ class Tokens:
 
     def _checked(self, tokens: list[int]) -> list[int]:
         for token in tokens:
-            if not 0 <= token < self._vocabulary:
-                raise PromptRefused(
-                    f"token {token} is not in this model's vocabulary of {self._vocabulary}",
-                    "prompt",
-                )
+            self._check(token, "prompt")
         return tokens
+
+    def _check(self, token: int, param: str) -> None:
+        if not 0 <= token < self._vocabulary:
+            raise PromptRefused(
+                f"token {token} is not in this model's vocabulary of {self._vocabulary}", param
+            )
 
     def _chat(self, prompt: Prompt) -> list[int]:
         if not self._tokenizer.has_chat_template:

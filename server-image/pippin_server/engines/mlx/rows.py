@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
+from .adjust import adjusted
 from .sampling import Row, RowSampler
 
 
@@ -27,6 +28,7 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
     def _step(self) -> tuple[list[int], list[None]]:
         self._current_tokens = inputs = self._next_tokens
         logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
+        logits = adjusted(logits, self.samplers, inputs)
         self._next_tokens = self.fallback_sampler(logits, self.samplers)
         nothing: list[None] = [None] * len(self.uids)
         self._next_logprobs = nothing

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 import mlx.core as mx
 
 from ..base import Sampling
+from .adjust import Adjust
+from .guide import Guide
 
 #: Tokens drawn at once; the bound is at most 6 % too high, so three are enough for 1 in 5,000.
 _TRIES = 3
@@ -34,10 +36,11 @@ _COLDEST = 1e-3
 class Row:
     """One request's way of choosing."""
 
-    __slots__ = ("greedy", "random", "sampling")
+    __slots__ = ("adjust", "greedy", "random", "sampling")
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, guide: Guide | None = None) -> None:
         self.sampling = sampling
+        self.adjust = Adjust.wanted(sampling, guide)
         self.greedy = sampling.temperature == 0 or sampling.top_k == 1
         # Seeded by the system when the request has no seed.
         self.random = random.Random(sampling.seed)
