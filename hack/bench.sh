@@ -16,6 +16,7 @@ if [ $# -eq 0 ]; then
   done
 fi
 for name in "$@"; do
+  if [ "$name" = vllm ]; then hack/vllm.sh; fi
   say "==> $name"
   "$VENV/bin/python" "tests/bench/bench_$name.py"
 done
