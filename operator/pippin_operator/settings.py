@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     server_image: str = Field(
         default=f"pippin-server:{__version__}",
         min_length=1,
-        description="Image of the servers; -mlx or -vllm is added to its tag.",
+        description="Image of the servers; -mlx, -vllm or -vllm-cpu is added to its tag.",
     )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When server images are pulled."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import weights
 
 from pippin_contract.serverconfig import ModelConfig, ServerConfig
 
@@ -17,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = str(ROOT / ".venv-vllm/bin/python")
 #: Without a compiler at work, as in the image; in the type in which a batch changes no token.
 ARGUMENTS = ("--enforce-eager", "--dtype=float32", f"--kv-cache-memory-bytes={2**29}")
+
+#: What vLLM finds out about a kind of model takes it 15 seconds; it keeps that.
+LEARNT = {"VLLM_CACHE_ROOT": str(weights.cache_directory() / "vllm/learnt")}
 
 
 def vllm_config(path: Path, *arguments: str, **fields: Any) -> ServerConfig:
@@ -35,7 +39,7 @@ def vllm_config(path: Path, *arguments: str, **fields: Any) -> ServerConfig:
 async def vllm_serving(
     directory: Path, config: ServerConfig, *, wait: str = "ready"
 ) -> AsyncIterator[Running]:
-    env = {"PIPPIN_SERVER_CACHE_DIR": str(directory / "cache")}
+    env = {"PIPPIN_SERVER_CACHE_DIR": str(directory / "cache"), **LEARNT}
     async with serving(directory, config, wait=wait, env=env, python=PYTHON) as running:
         offspring = list(descendants(running))
         try:

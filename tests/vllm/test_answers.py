@@ -47,7 +47,7 @@ async def test_sixteen_at_once_say_what_each_says_alone(client: openai.AsyncOpen
 
     alone = [await continued(prompt) for prompt in prompts]
     assert await asyncio.gather(*map(continued, prompts)) == alone
-    assert len(set(alone)) > 8
+    assert len(set(alone)) > 4
 
 
 async def test_a_seed_repeats(client: openai.AsyncOpenAI) -> None:
