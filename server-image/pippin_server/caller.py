@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 from pippin_edge.asgi import Scope, state
@@ -20,6 +21,10 @@ class Caller:
         self._connection: Protocol = state(scope)["connection"]
         self._gone = False
         self._task: asyncio.Task[object] | None = None
+
+    def hand_over(self, leave: Callable[[], object]) -> None:
+        """From now on their leaving is told by this call, and nothing is cancelled."""
+        self._connection.on_gone = leave
 
     def answered(self) -> None:
         """Said just before the last byte is sent: leaving is no news any more."""

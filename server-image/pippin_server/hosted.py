@@ -60,10 +60,12 @@ class HostedAnswer(Response):
         began: float = state(scope).get("began", kitchen.clock.monotonic())
         async with Caller(scope) as caller, kitchen.admission.slot() as waited:
             kitchen.telemetry.queue_wait.observe(waited)
+            inbox = _Inbox(self.errand.body)
+            caller.hand_over(inbox.leave)
             passage = _Passage(self.errand.request_id, caller, send, kitchen.clock)
             line = state(scope).setdefault("log", {})
             try:
-                await self.host.app(self._scope(scope), _Body(self.errand.body), passage)
+                await self.host.app(self._scope(scope), inbox, passage)
             except Exception:
                 # The application has answered it as far as it could, and the answer is mended here.
                 log.exception("answer.failed", request_id=self.errand.request_id)
@@ -71,6 +73,8 @@ class HostedAnswer(Response):
                 line.update(passage.usage)
                 if passage.first_at:
                     line["ttft_ms"] = round((passage.first_at - began) * 1000, 2)
+            if inbox.abandoned:
+                raise errors.ClientGone
             await passage.end(alive=self.host.activity().alive)
 
     def _scope(self, scope: Scope) -> Scope:
@@ -93,17 +97,27 @@ class HostedAnswer(Response):
         }
 
 
-class _Body:
-    """Gives the body once, and then nothing: `Caller` notices when the client leaves."""
+class _Inbox:
+    """Gives the body once, and then waits for the client to leave, which is how the application
+    wants to hear of it: cancelled, it would leave its engine at work."""
 
     def __init__(self, body: bytes) -> None:
         self._body: bytes | None = body
+        self._gone = asyncio.Event()
+
+    @property
+    def abandoned(self) -> bool:
+        return self._gone.is_set()
+
+    def leave(self) -> None:
+        self._gone.set()
 
     async def __call__(self) -> Message:
-        if self._body is None:
-            await asyncio.get_running_loop().create_future()
         body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        if body is not None:
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
 
 
 class _Passage:
@@ -131,10 +145,10 @@ class _Passage:
         elif self._done or self._error is not None:
             return
         elif self._streams:
-            await self._event(message["body"], more=message.get("more_body", False))
+            await self._event(message.get("body", b""), more=message.get("more_body", False))
         else:
             if len(self._held) < _MAX_ERROR or self._status < 400:
-                self._held += message["body"]
+                self._held += message.get("body", b"")
             if not message.get("more_body", False):
                 await self._whole()
 

@@ -60,13 +60,22 @@ async def test_its_lines_in_the_log_are_ours(smol: Running) -> None:
     assert {"vllm.config.model", "vllm.v1.engine.core"} <= {line["logger"] for line in lines}
 
 
-async def test_a_client_that_leaves_frees_its_place(smol: Running) -> None:
-    async with smol.client() as client:
-        stream = await open_stream(client)
-        await anext(stream.aiter_lines())
-        assert await smol.metric("pippin_server_requests_in_flight") == 1
-        await stream.aclose()
-        assert await eventually(lambda: is_idle(smol), within=5)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_its_place_and_the_engine(
+    smol: Running, stream: bool
+) -> None:
+    async def at_work() -> bool:
+        return await smol.metric("vllm_num_requests_running") == 1
+
+    asking = asyncio.create_task(
+        smol.post("/v1/chat/completions", {**LONG, "max_tokens": 400, "stream": stream})
+    )
+    assert await eventually(at_work, within=10)
+    asking.cancel()
+    with pytest.raises((asyncio.CancelledError, httpx.HTTPError)):
+        await asking
+    # All of it would take the engine four times as long.
+    assert await eventually(lambda: is_idle(smol), within=5)
 
 
 async def test_an_engine_that_stands_still_is_told_and_goes_on(smol: Running) -> None:
