@@ -62,6 +62,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.body_complete = False
         self._reading_headers = True
+        self._headers_came = False
         self._partial_bytes = 0
         self._small = False
         self._begun = False
@@ -98,12 +99,15 @@ class Protocol(HttpToolsProtocol):
             return
         continued = self._reading_headers
         self._small = self._partial_bytes + len(data) < MAX_HEADER_BYTES
+        self._headers_came = False
         if continued and b"pgrade" in data:
             data = _without_upgrade(data)
         super().data_received(data)
         if not self._reading_headers or self._refused or self.transport.is_closing():
             return
-        if continued:  # one long header stays inside the parser: count what went in
+        # One long header stays inside the parser: count what went in, unless a whole request's
+        # headers, and perhaps its body, were in it.
+        if continued and not self._headers_came:
             self._partial_bytes += len(data)
             if self._partial_bytes > MAX_HEADER_BYTES:
                 self._refuse(_headers_too_large())
@@ -122,6 +126,7 @@ class Protocol(HttpToolsProtocol):
             self._refusal = _headers_too_large()
             raise ValueError("headers too large")  # the parser stops and calls send_400_response
         self._reading_headers = False
+        self._headers_came = True
         self._partial_bytes = 0
         if self._header_timer is not None:
             self._stop_header_timer()

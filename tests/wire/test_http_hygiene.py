@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,23 @@ async def test_pipelined_requests_are_answered_in_turn(gateway: Running) -> None
     two = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n"
     got = await exchange(gateway.port, two, pause=0.3)
     assert got.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("size", [30_000, 33_000, 60_000])
+async def test_a_large_body_may_come_with_its_headers_in_one_piece(
+    gateway: Running, size: int
+) -> None:
+    """As from a fast network, when the server looks late: nothing of it is taken for headers."""
+    async with upstream() as replica:
+        gateway.route(replica.port)
+        body = b'{"model":"qwen","user":"' + b"x" * size + b'"}'
+        request = post(gateway, b"content-length: %d" % len(body), body=body)
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            for _ in range(2):  # on a kept connection as well
+                client.sendall(request)  # the loop does not run: all of it waits for one read
+                async with asyncio.timeout(3):
+                    got = await asyncio.to_thread(client.recv, 65536)
+                assert status(got) == 200
 
 
 async def test_a_client_that_never_reads_is_let_go(
