@@ -37,7 +37,7 @@ from .engines.base import (
     Sampling,
 )
 from .lifecycle import Lifecycle
-from .openai.answers import Chunks, Head, Usage, whole
+from .openai.answers import Choice, Chunks, Head, Usage, whole
 from .telemetry import Telemetry
 
 log = structlog.get_logger("pippin.server")
@@ -122,8 +122,8 @@ class Answer(Response):
             yield _Served(self.kitchen, index, tokens, began)
 
     async def _whole(self, served: list[_Served], caller: Caller, send: Send) -> None:
-        texts = await _together([choice.text() for choice in served])
-        choices = [(text, one.finish or "stop") for text, one in zip(texts, served, strict=True)]
+        scored = self.order.sampling.logprobs is not None
+        choices = await _together([choice.whole(scored=scored) for choice in served])
         content = whole(self.order.head, choices, _usage(served))
         caller.answered()
         await send(_start(b"application/json", len(content)))
@@ -139,7 +139,7 @@ class Answer(Response):
             async with aclosing(merged(served)) as arriving:
                 async for choice, deltas in arriving:
                     events = chunks[choice.index]
-                    pending += b"".join([events.text(delta.text) for delta in deltas if delta.text])
+                    pending += b"".join([events.delta(delta) for delta in deltas])
                     if choice.finish is not None:
                         pending += events.finish(choice.finish)
                         left -= 1
@@ -202,9 +202,11 @@ class _Served:
         self._telemetry.first_token.observe(self.first_after)
         self.usage.prompt_tokens = self._first[0].prompt_tokens
 
-    async def text(self) -> str:
+    async def whole(self, *, scored: bool) -> Choice:
         """All of it."""
-        return "".join([delta.text async for deltas in self for delta in deltas])
+        every = [delta async for deltas in self for delta in deltas]
+        scores = [one for delta in every for one in delta.scores] if scored else None
+        return Choice("".join([delta.text for delta in every]), self.finish or "stop", scores)
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Delta]]:
         self._count(self._first)

@@ -95,8 +95,19 @@ class Sampling:
     presence_penalty: float = 0.0
     #: Token -> what is added to its logit.
     logit_bias: tuple[tuple[int, float], ...] = ()
+    #: How many of the likeliest tokens to tell for each, beside the chosen one; None: nothing.
+    logprobs: int | None = None
     #: A JSON schema that the answer must follow, as text.
     schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A token by its text and bytes, and the natural logarithm of how likely it was."""
+
+    text: str
+    raw: bytes
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +115,14 @@ class Delta:
     """What one step of the engine added to an answer.
 
     `text` may be empty (half a character, a possible stop sequence); `tokens` counts all the same.
+    `scores`, where asked for: of each token of the text, the chosen one first, then the likeliest.
     """
 
     text: str
     tokens: int = 1
     prompt_tokens: int = 0
     finish: Finish | None = None
+    scores: tuple[tuple[Score, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

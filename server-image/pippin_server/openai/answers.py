@@ -10,6 +10,10 @@ import orjson
 
 from pippin_edge import sse
 
+from ..engines.base import Delta, Score
+
+#: Of one token: the chosen one, then the likeliest.
+Scores = tuple[Score, ...]
 Kind = Literal["chat", "completion"]
 
 
@@ -48,15 +52,52 @@ class Head:
         }
 
 
-def whole(head: Head, choices: Sequence[tuple[str, str]], usage: Usage) -> bytes:
-    """An answer in one piece; `choices`: text and why it ended."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An answer, why it ended, and the scores of its tokens; None: none were asked for."""
+
+    text: str
+    finish: str
+    scores: Sequence[Scores] | None = None
+
+
+def whole(head: Head, choices: Sequence[Choice], usage: Usage) -> bytes:
+    """An answer in one piece."""
     chat = head.kind == "chat"
     listed = []
-    for index, (text, finish) in enumerate(choices):
-        said = {"role": "assistant", "content": text, "refusal": None}
-        what = {"message": said} if chat else {"text": text}
-        listed.append({"index": index, "logprobs": None, "finish_reason": finish, **what})
+    for index, choice in enumerate(choices):
+        said = {"role": "assistant", "content": choice.text, "refusal": None}
+        listed.append(
+            {
+                "index": index,
+                "logprobs": _logprobs(head.kind, choice.scores, 0),
+                "finish_reason": choice.finish,
+                **({"message": said} if chat else {"text": choice.text}),
+            }
+        )
     return orjson.dumps({**head.payload(chunk=False), "choices": listed, "usage": usage.payload()})
+
+
+def _logprobs(kind: Kind, scores: Sequence[Scores] | None, offset: int) -> object:
+    """In the form of the endpoint; `offset`: of the first token in the answer's text."""
+    if scores is None:
+        return None
+    if kind == "chat":
+        content = [{**_told(one[0]), "top_logprobs": [*map(_told, one[1:])]} for one in scores]
+        return {"content": content, "refusal": None}
+    offsets = [offset]
+    for one in scores:
+        offsets.append(offsets[-1] + len(one[0].text))
+    return {
+        "tokens": [one[0].text for one in scores],
+        "token_logprobs": [one[0].logprob for one in scores],
+        "top_logprobs": [{top.text: top.logprob for top in one[1:]} for one in scores],
+        "text_offset": offsets[:-1],
+    }
+
+
+def _told(score: Score) -> dict[str, object]:
+    return {"token": score.text, "logprob": score.logprob, "bytes": list(score.raw)}
 
 
 class Chunks:
@@ -69,6 +110,8 @@ class Chunks:
         closing = b"}" if chat else b""
         usage = b',"usage":null' if with_usage else b""
         self._chat = chat
+        self._kind = head.kind
+        self._offset = 0
         self._head = common
         self._before = b"data: " + common + b',"choices":[{"index":%d,' % index + opening
         self._after = closing + b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
@@ -82,8 +125,17 @@ class Chunks:
         role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
         return self._choice + role + self._end
 
-    def text(self, text: str) -> bytes:
-        return self._before + orjson.dumps(text) + self._after
+    def delta(self, delta: Delta) -> bytes:
+        """Nothing for a step that shows nothing."""
+        if delta.scores:
+            return self._scored(delta)
+        return self._before + orjson.dumps(delta.text) + self._after if delta.text else b""
+
+    def _scored(self, delta: Delta) -> bytes:
+        logprobs = orjson.dumps(_logprobs(self._kind, delta.scores, self._offset))
+        self._offset += sum(len(one[0].text) for one in delta.scores)
+        after = self._after.replace(b'"logprobs":null', b'"logprobs":' + logprobs, 1)
+        return self._before + orjson.dumps(delta.text) + after
 
     def finish(self, reason: str) -> bytes:
         body = b'"delta":{}' if self._chat else b'"text":""'

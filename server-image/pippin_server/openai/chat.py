@@ -94,6 +94,8 @@ class ChatRequest(Body):
     messages: list[ChatMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
     def limit(self) -> int | None:
         if self.max_completion_tokens is not None and self.max_tokens is not None:
@@ -101,6 +103,13 @@ class ChatRequest(Body):
                 "give 'max_completion_tokens' or 'max_tokens', not both", param="max_tokens"
             )
         return self.max_completion_tokens or self.max_tokens
+
+    def likeliest(self) -> int | None:
+        if self.logprobs:
+            return self.top_logprobs or 0
+        if self.top_logprobs:
+            raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
+        return None
 
     def schema_text(self) -> str | None:
         return None if self.response_format is None else self.response_format.schema_text()

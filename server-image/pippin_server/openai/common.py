@@ -85,8 +85,13 @@ class Body(Strict):
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
             logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            logprobs=self.likeliest(),
             schema=self.schema_text(),
         )
+
+    def likeliest(self) -> int | None:
+        """How many of the likeliest tokens to tell; None: no log-probabilities at all."""
+        return None
 
     def schema_text(self) -> str | None:
         """The JSON schema that the answer must follow."""

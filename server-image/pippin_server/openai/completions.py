@@ -27,10 +27,14 @@ class CompletionRequest(Body):
         "logprobs": (),
     }
 
+    logprobs: int | None = Field(default=None, ge=0, le=5)
     prompt: str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1)]
 
     def limit(self) -> int | None:
         return self.max_tokens or DEFAULT_MAX_TOKENS
+
+    def likeliest(self) -> int | None:
+        return self.logprobs
 
     def one_prompt(self) -> Prompt:
         """Raises BadRequest for several."""

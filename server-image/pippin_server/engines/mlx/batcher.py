@@ -6,17 +6,18 @@ Lives on the owning thread. Detokenizes there, while the next step is being comp
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 
-from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory
+from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory, Score
 from ..stops import StopFilter
 from ..worker import Event
 from .job import Job
 from .rows import row_generator
 from .sampling import Row
+from .scores import Line, Spelling
 
 
 @dataclass(slots=True)
@@ -25,6 +26,9 @@ class _Running:
     prompt_tokens: int
     detokenizer: Any
     stops: StopFilter
+    #: Likeliest tokens to tell; None: no scores. Those of tokens whose text is held back wait.
+    top: int | None
+    held: list[tuple[Score, ...]] = field(default_factory=list)
 
 
 class MlxBatcher:
@@ -36,6 +40,7 @@ class MlxBatcher:
         self._tokenizer = tokenizer
         self._limits = limits
         self._eos = frozenset(tokenizer.eos_token_ids)
+        self._spelling = Spelling(tokenizer)
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
         self._generator = self._fresh()
@@ -57,6 +62,7 @@ class MlxBatcher:
             prompt_tokens=len(job.tokens),
             detokenizer=self._tokenizer.detokenizer,
             stops=StopFilter(job.sampling.stop),
+            top=job.sampling.logprobs,
         )
 
     def remove(self, tickets: Iterable[int]) -> None:
@@ -82,6 +88,9 @@ class MlxBatcher:
         stopped: list[int] = []
         for response in responses:
             running = self._running[response.uid]
+            if response.logprobs is not None and response.token not in self._eos:
+                line: Line = response.logprobs
+                running.held.append(line.read(response.token, running.top or 0, self._spelling))
             delta = self._delta(running, response.token, response.finish_reason)
             events.append((running.ticket, delta))
             if delta.finish is None:
@@ -103,9 +112,14 @@ class MlxBatcher:
         shown, met = running.stops.feed(text.last_segment)
         if met:
             finish = "stop"
+            running.held.clear()  # what a stop is made of is not told in scores either
         elif finish is not None:
             shown += running.stops.flush()
-        return Delta(text=shown, prompt_tokens=running.prompt_tokens, finish=finish)
+        scores: tuple[tuple[Score, ...], ...] = ()
+        if running.held and (shown or finish is not None):
+            scores = tuple(running.held)
+            running.held.clear()
+        return Delta(shown, prompt_tokens=running.prompt_tokens, finish=finish, scores=scores)
 
 
 def _translated(error: Exception) -> EngineError:

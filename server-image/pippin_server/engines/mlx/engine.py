@@ -46,7 +46,10 @@ class MlxEngine:
     """See the package. `context_length` None: what the model's config says."""
 
     name = "mlx"
-    honours = frozenset({"logit_bias", "frequency_penalty", "presence_penalty", "response_format"})
+    honours = frozenset(
+        ("logit_bias", "frequency_penalty", "presence_penalty", "response_format", "logprobs")
+        + ("top_logprobs",)
+    )
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """mlx_lm's continuous batch, with our sampling by rows and without what we never ask for.
 
-Three of its classes are extended where they meet: the step (no log-probabilities, so nothing of
-the vocabulary's size leaves the graph), the caches of ended requests (not kept) and the way from
-prompt to generation. Read against mlx_lm 0.32; pyproject pins it.
+Three of its classes are extended where they meet: the step (log-probabilities only of rows that
+ask, so nothing of the vocabulary's size leaves the graph), the caches of ended requests (not kept)
+and the way from prompt to generation. Read against mlx_lm 0.32; pyproject pins it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBat
 
 from .adjust import adjusted
 from .sampling import Row, RowSampler
+from .scores import Line, scored
 
 
 class RowGeneration(GenerationBatch):  # type: ignore[misc]
@@ -25,19 +26,21 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
     fallback_sampler: RowSampler
     _next_tokens: mx.array
 
-    def _step(self) -> tuple[list[int], list[None]]:
+    _next_logprobs: list[Line | None]
+
+    def _step(self) -> tuple[list[int], list[Line | None]]:
         self._current_tokens = inputs = self._next_tokens
-        logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
-        logits = adjusted(logits, self.samplers, inputs)
+        current = self._current_logprobs = self._next_logprobs
+        raw = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
+        logits = adjusted(raw, self.samplers, inputs)
         self._next_tokens = self.fallback_sampler(logits, self.samplers)
-        nothing: list[None] = [None] * len(self.uids)
-        self._next_logprobs = nothing
+        self._next_logprobs, arrays = scored(raw, self._next_tokens, self.samplers)
         # The next tokens are computed while these are waited for and worked on.
-        mx.async_eval(self._next_tokens)  # type: ignore[no-untyped-call]
+        mx.async_eval(self._next_tokens, *arrays)  # type: ignore[no-untyped-call]
         tokens: list[int] = inputs.tolist()  # type: ignore[assignment]
         for seen, token in zip(self.tokens, tokens, strict=True):
             seen.append(token)
-        return tokens, nothing
+        return tokens, current
 
     def extract_cache(self, idx: int) -> list[Any]:
         return []

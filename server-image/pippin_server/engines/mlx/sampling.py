@@ -36,11 +36,12 @@ _COLDEST = 1e-3
 class Row:
     """One request's way of choosing."""
 
-    __slots__ = ("adjust", "greedy", "random", "sampling")
+    __slots__ = ("adjust", "greedy", "random", "sampling", "top")
 
     def __init__(self, sampling: Sampling, guide: Guide | None = None) -> None:
         self.sampling = sampling
         self.adjust = Adjust.wanted(sampling, guide)
+        self.top = sampling.logprobs
         self.greedy = sampling.temperature == 0 or sampling.top_k == 1
         # Seeded by the system when the request has no seed.
         self.random = random.Random(sampling.seed)
