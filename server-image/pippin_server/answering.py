@@ -17,7 +17,7 @@ import structlog
 from starlette.responses import Response
 
 from pippin_edge import errors, sse
-from pippin_edge.asgi import Receive, Scope, Send, state
+from pippin_edge.asgi import Message, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
 from pippin_edge.errors import ApiError
 
@@ -78,17 +78,24 @@ class Order:
     choices: int = 1
 
 
-class Answer(Response):
+class RunByServer(Response):
     """Made by a route, run by the ASGI server: so the slot is held until the last byte is out."""
 
-    def __init__(self, kitchen: Kitchen, engine: Generator, order: Order) -> None:
+    def __init__(self, kitchen: Kitchen) -> None:
         self.kitchen = kitchen
-        self.engine = engine
-        self.order = order
         self.status_code = 200
         self.background = None
         self.body = b""
         self.raw_headers = []
+
+
+class Answer(RunByServer):
+    """Made of an engine's tokens."""
+
+    def __init__(self, kitchen: Kitchen, engine: Generator, order: Order) -> None:
+        super().__init__(kitchen)
+        self.engine = engine
+        self.order = order
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kitchen = self.kitchen
@@ -126,13 +133,13 @@ class Answer(Response):
         choices = await _together([choice.whole(scored=scored) for choice in served])
         content = whole(self.order.head, choices, _usage(served))
         caller.answered()
-        await send(_start(b"application/json", len(content)))
-        await send({"type": "http.response.body", "body": content})
+        await send(start(b"application/json", len(content)))
+        await send(body(content, more=False))
 
     async def _stream(self, served: list[_Served], caller: Caller, send: Send) -> None:
         with_usage = self.order.with_usage
         chunks = [Chunks(self.order.head, c.index, with_usage=with_usage) for c in served]
-        await send(_start(sse.CONTENT_TYPE))
+        await send(start(sse.CONTENT_TYPE))
         pending = b"".join([chunk.role() for chunk in chunks])
         left = len(served)
         try:
@@ -144,7 +151,7 @@ class Answer(Response):
                         pending += events.finish(choice.finish)
                         left -= 1
                     if pending and left:
-                        await send(_body(pending, more=True))
+                        await send(body(pending, more=True))
                         pending = b""
         except Exception as error:
             last = sse.event(orjson.dumps(self._late(error)))
@@ -152,7 +159,7 @@ class Answer(Response):
             last = chunks[0].usage(_usage(served)) if with_usage else b""
             last += sse.DONE
         caller.answered()
-        await send(_body(pending + last, more=False))
+        await send(body(pending + last, more=False))
 
     def _late(self, error: Exception) -> dict[str, object]:
         """The payload of the last event; a bug's text is only in the log."""
@@ -310,7 +317,8 @@ def as_api_error(error: EngineError, prompt: Prompt) -> ApiError:
     return errors.Internal("the engine failed on this request", code="engine_failed")
 
 
-def _start(kind: bytes, length: int | None = None) -> dict[str, object]:
+def start(kind: bytes, length: int | None = None) -> Message:
+    """A good answer's status and headers; without a length it is a stream."""
     headers = [(b"content-type", kind)]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
@@ -319,5 +327,5 @@ def _start(kind: bytes, length: int | None = None) -> dict[str, object]:
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-def _body(content: bytes, *, more: bool) -> dict[str, object]:
+def body(content: bytes, *, more: bool) -> Message:
     return {"type": "http.response.body", "body": content, "more_body": more}

@@ -16,7 +16,7 @@ from typing import Literal
 from pippin_contract import native
 from pippin_contract.serverconfig import ServerConfig
 
-from .engines import registry
+from .engines import registry, weights
 from .models import integrity
 
 Level = Literal["error", "warning", "ok"]
@@ -127,7 +127,7 @@ def _model(config: ServerConfig, environ: Mapping[str, str]) -> Iterator[Check]:
     for problem in found:
         yield Check("model", "error", problem, "ModelCorrupted")
     if not found:
-        size = integrity.weight_bytes(path)
+        size = weights.size(path)
         yield Check("model", "ok", f"{path.name}, {size / 2**20:.0f} MiB of weights")
         yield from _memory(size)
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 import orjson
 import structlog
-from starlette.responses import Response
 
 from pippin_edge import errors, sse
 from pippin_edge.asgi import Message, Receive, Scope, Send, header, state
 from pippin_edge.clock import Clock
 from pippin_edge.errors import ApiError
 
-from .answering import Kitchen
+from .answering import Kitchen, RunByServer, body, start
 from .caller import Caller
 from .engines.base import Host
 from .resilience.redact import redact
@@ -43,17 +42,13 @@ class Errand:
     request_id: str
 
 
-class HostedAnswer(Response):
-    """Made by a route, run by the ASGI server: so the slot is held until the last byte is out."""
+class HostedAnswer(RunByServer):
+    """Made by the engine's application."""
 
     def __init__(self, kitchen: Kitchen, host: Host, errand: Errand) -> None:
-        self.kitchen = kitchen
+        super().__init__(kitchen)
         self.host = host
         self.errand = errand
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self.raw_headers = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kitchen = self.kitchen
@@ -166,22 +161,18 @@ class _Passage:
         log.warning("answer.broken", request_id=self._request_id, code=error.code)
         self._caller.answered()
         event = sse.event(orjson.dumps(errors.payload(error, self._request_id)))
-        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+        await self._send(body(event, more=False))
 
     async def _whole(self) -> None:
         if self._status >= 400:
             self._error = translated(self._status, self._held)
             return
         self._note_usage(self._held)
-        body = self._id + self._held[1:]
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-        ]
+        content = self._id + self._held[1:]
         self._done = True
         self._caller.answered()
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._send(start(b"application/json", len(content)))
+        await self._send(body(content, more=False))
 
     async def _event(self, chunk: bytes, *, more: bool) -> None:
         if chunk.startswith(_ERROR):
@@ -190,19 +181,13 @@ class _Passage:
         if not self._begun and chunk:
             self._begun = True
             self.first_at = self._clock.monotonic()
-            headers = [
-                (b"content-type", sse.CONTENT_TYPE),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
-            ]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send(start(sse.CONTENT_TYPE))
         if _USAGE in chunk:
             self._note_usage(chunk.removeprefix(b"data: "))
         if chunk.endswith(sse.DONE):
             self._caller.answered()
         self._done = not more
-        body = chunk.replace(_EVENT, b"data: " + self._id + b'"')
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self._send(body(chunk.replace(_EVENT, b"data: " + self._id + b'"'), more=more))
 
     def _note_usage(self, text: bytes) -> None:
         """For the line in the access log; an answer without it is an answer all the same."""
@@ -213,11 +198,11 @@ class _Passage:
             self.usage = {}
 
 
-def translated(status: int, body: bytes) -> ApiError:
+def translated(status: int, content: bytes) -> ApiError:
     """The application's error in our envelope: its words where the client is at fault, ours where
     the engine is. `status` 0: as the body says."""
     try:
-        told = orjson.loads(body)["error"]
+        told = orjson.loads(content)["error"]
         words, param = redact(str(told["message"])), told.get("param")
         status = status or int(told.get("code") or 500)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):

@@ -34,11 +34,6 @@ def problems(model: Path, *, chat: bool) -> list[str]:
     return list(_problems(model, chat))
 
 
-def weight_bytes(model: Path) -> int:
-    """Size of the weights on disk."""
-    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
-
-
 def _problems(model: Path, chat: bool) -> Iterator[str]:
     try:
         config = _object(model / CONFIG)

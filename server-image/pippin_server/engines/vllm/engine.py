@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from pippin_edge.asgi import App, Receive, Scope, Send
 
+from .. import weights
 from ..base import Activity, Host, Loaded, LoadFailed, Progress
 from . import surroundings
 
@@ -79,7 +80,7 @@ class VllmEngine(Host):
 
         return Loaded(
             context_length=llm.model_config.max_model_len,
-            bytes=await asyncio.to_thread(_weight_bytes, path),
+            bytes=await asyncio.to_thread(weights.size, path),
             details={"vllm": __version__, "dtype": str(llm.model_config.dtype)},
         )
 
@@ -180,12 +181,8 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if arguments.kv_cache_memory_bytes is None and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(
-            _weight_bytes(path), surroundings.memory_limit()
+            weights.size(path), surroundings.memory_limit()
         )
-
-
-def _weight_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
 def _failure(error: Exception, words: Path) -> LoadFailed:
