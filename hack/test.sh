@@ -21,6 +21,9 @@ phase() {
   say "<== $label: $((SECONDS - begun)) s"
 }
 
+# Most tests wait most of the time. The order, that of names, puts the longest layer beside others.
+TWO_AT_ONCE=(--numprocesses=2 --dist=loadgroup --no-loadscope-reorder)
+
 run_pytest() {
   # Nobody's cluster but our own is touched unless that is what was asked for.
   if [ "$LAYER" != e2e ]; then unset KUBECONFIG; fi
@@ -49,7 +52,7 @@ on_kind() {
 with_vllm() {
   phase "vLLM" hack/vllm.sh
   phase weights "$VENV/bin/python" hack/weights.py
-  phase "tests with vLLM" run_pytest --durations=10 tests/vllm
+  phase "tests with vLLM" run_pytest --durations=10 tests/vllm "${TWO_AT_ONCE[@]}"
 }
 
 LAYER=${1:-all}
@@ -71,7 +74,7 @@ all | embedded)
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
   phase weights "$VENV/bin/python" hack/weights.py
-  phase tests run_pytest --durations=10 --ignore=tests/vllm
+  phase tests run_pytest --durations=10 --ignore=tests/vllm "${TWO_AT_ONCE[@]}"
   if [ "$LAYER" = all ] && [ "$(uname -sm)" = "Linux x86_64" ]; then with_vllm; fi
   if [ -n "${KIND:-}" ]; then on_kind; fi
   ;;

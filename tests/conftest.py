@@ -11,13 +11,27 @@ import pytest
 pytest_plugins = ["support.apiserver"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a layer stays on one, whose tests share clusters and servers.
+
+    tests/vllm says for itself which of its tests belong together.
+    """
+    for item in items:
+        if _layer(item.nodeid) != "vllm":
+            item.add_marker(pytest.mark.xdist_group(_layer(item.nodeid)))
+
+
+def _layer(nodeid: str) -> str:
+    return Path(nodeid).parts[1]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how long each layer took."""
     seconds: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                seconds[Path(report.nodeid).parts[1]] += round(report.duration)
+                seconds[_layer(report.nodeid)] += round(report.duration)
     told = ", ".join(f"{layer} {total} s" for layer, total in sorted(seconds.items()))
     terminalreporter.write_line(f"time by layer: {told}")
 

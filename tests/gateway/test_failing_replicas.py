@@ -158,7 +158,7 @@ async def test_an_address_that_swallows_connections_is_a_504_and_not_waited_for(
 async def test_a_replica_that_fails_again_and_again_is_left_alone_and_costs_no_time(
     gateway: Running,
 ) -> None:
-    breaker = {"failures": 3, "cooldown": "1s"}
+    breaker = {"failures": 3, "cooldown": "2s"}
     times = {"firstToken": "100ms"}
     gateway.store.put("modeldeployments", model_object(circuitBreaker=breaker, timeouts=times))
     well = asyncio.Event()
@@ -173,9 +173,9 @@ async def test_a_replica_that_fails_again_and_again_is_left_alone_and_costs_no_t
         began = asyncio.get_running_loop().time()
         refused = await ask(gateway, STREAM)
         assert code(refused) == (503, "circuit_open")
-        assert refused.headers["retry-after"] == "1"
-        assert asyncio.get_running_loop().time() - began < 0.09, "an open breaker was waited for"
-        assert len(replica.requests) == 3
+        assert refused.headers["retry-after"] == "2"
+        assert asyncio.get_running_loop().time() - began < 1, "an open breaker was waited for"
+        assert len(replica.requests) == 3, "the replica was asked"
         assert gateway.metric("pippin_gateway_breakers_open") == 1
         # After the cooldown one request tries it; it is not well yet.
         await eventually(lambda: ask_status(gateway, 504), within=5)

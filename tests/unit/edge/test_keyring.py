@@ -42,6 +42,7 @@ def test_a_row_ends_by_the_clock_alone() -> None:
 @pytest.mark.parametrize(
     "key",
     ["", "pp_", OURS.key[:-1], OURS.key + "x", OURS.key.swapcase(), "k" * 600, "schlüssel" * 8],
+    ids=["empty", "prefix", "shorter", "longer", "other case", "long", "no ASCII"],
 )
 def test_anything_else_is_refused_in_the_same_words(key: str) -> None:
     with pytest.raises(Unauthenticated, match="this API key is not valid"):
