@@ -13,7 +13,6 @@ import weights
 from support.servers import Running
 from support.vllm import vllm_config, vllm_serving
 
-
 #: What many tests share; the others have a server of their own.
 SERVERS = ("smol", "minilm")
 
