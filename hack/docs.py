@@ -267,6 +267,7 @@ GATEWAY_FIXED = {
     "version": "Version of this file.",
     "port": "Port of the endpoint; a native node chooses another.",
     "signingKeyDir": "Directory of the mounted signing keys.",
+    "redisSecretDir": "Directory of the mounted `password` and `ca.crt` of the Redis.",
 }
 PROGRAMS: dict[str, type[BaseSettings]] = {
     "pippin-operator": OperatorSettings,

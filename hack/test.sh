@@ -22,7 +22,7 @@ phase() {
 }
 
 # Most tests wait most of the time. The order, that of names, puts the longest layer beside others.
-TWO_AT_ONCE=(--numprocesses=2 --dist=loadgroup --no-loadscope-reorder)
+TWO_AT_ONCE=(--numprocesses=2 --dist=loadscope --no-loadscope-reorder)
 
 run_pytest() {
   # Nobody's cluster but our own is touched unless that is what was asked for.
@@ -73,6 +73,7 @@ all | embedded)
   if [ "$LAYER" = all ]; then kind_possible; fi
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
+  phase redis hack/redis.sh
   phase weights "$VENV/bin/python" hack/weights.py
   phase tests run_pytest --durations=10 --ignore=tests/vllm "${TWO_AT_ONCE[@]}"
   if [ "$LAYER" = all ] && [ "$(uname -sm)" = "Linux x86_64" ]; then with_vllm; fi

@@ -7,18 +7,24 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["support.apiserver"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByLayer(LoadScopeScheduling):  # type: ignore[misc]
     """With several workers a layer stays on one, whose tests share clusters and servers.
 
-    tests/vllm says for itself which of its tests belong together.
+    With vLLM, where a server takes 40 seconds to start, the tests of a file share one.
     """
-    for item in items:
-        if _layer(item.nodeid) != "vllm":
-            item.add_marker(pytest.mark.xdist_group(_layer(item.nodeid)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        layer = _layer(nodeid)
+        return nodeid.partition("::")[0] if layer == "vllm" else layer
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByLayer:
+    return ByLayer(config, log)
 
 
 def _layer(nodeid: str) -> str:

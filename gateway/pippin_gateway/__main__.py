@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import structlog
 import uvloop
@@ -15,12 +17,14 @@ from pippin_contract import __version__
 from pippin_contract.wire import EXIT_CONFIG
 from pippin_edge import logs
 from pippin_edge.access_log import LineWriter
+from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 
 from .app import Parts, create_app
 from .catalog.model import Catalog
 from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
+from .limiting.shared import LocalStore, SharedStore
 from .routing.breaker import Breakers
 from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
@@ -61,6 +65,7 @@ async def run(settings: Settings) -> int:
 
     store = CatalogStore(changed)
     signing = SigningKey(settings.signing_dir)
+    limits = _limits(settings)
     writer = LineWriter(_stdout)
     gateway = create_app(
         settings.config,
@@ -70,6 +75,7 @@ async def run(settings: Settings) -> int:
             breakers=breakers,
             tokens=signing,
             telemetry=telemetry,
+            limits=limits,
             can_sign=lambda: signing.ready,
             write_log=writer if settings.config.access_log else None,
         ),
@@ -82,7 +88,7 @@ async def run(settings: Settings) -> int:
     log.info("gateway.started", version=__version__, host=settings.host, port=settings.port)
     _settle_memory()
     drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
-    async with _background(signing, cluster, store):
+    async with _background(signing.follow(), watch_all(cluster, store), limits.run()):
         await serve(gateway.app, listener, stop, drain)
     pool.close()
     await writer.close()
@@ -91,18 +97,22 @@ async def run(settings: Settings) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _background(
-    signing: SigningKey, cluster: Cluster, store: CatalogStore
-) -> AsyncIterator[None]:
-    """The watches and the signing key, followed while the body runs; a bug in one ends it all."""
+async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Done while the body runs; a bug in one ends it all."""
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(signing.follow()),
-            group.create_task(watch_all(cluster, store)),
-        ]
+        tasks = [group.create_task(one) for one in work]
         yield
         for task in tasks:
             task.cancel()
+
+
+def _limits(settings: Settings) -> LocalStore | SharedStore:
+    """Where limits are counted. This gateway's name is new each time it starts."""
+    local = MemoryStore()
+    if settings.redis is None:
+        return LocalStore(local)
+    away, name = settings.config.redis_away, secrets.token_hex(8)
+    return SharedStore(settings.redis, local, gateway=name, away=away)
 
 
 def _stdout(chunk: bytes) -> None:

@@ -12,14 +12,15 @@ from pippin_edge.asgi import App, Receive, Scope, Send
 from pippin_edge.authenticate import Authenticate
 from pippin_edge.body_limit import READ_SECONDS, BodyLimit
 from pippin_edge.clock import SYSTEM, Clock
-from pippin_edge.limit import Limit, Rule
-from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.metrics import endpoint
 from pippin_edge.request_id import RequestId
 
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
 from .health import Health
+from .limiting.admission import Admission
+from .limiting.estimate import Estimator
+from .limiting.shared import Store
 from .listing import PATH as MODELS_PATH
 from .listing import Listing
 from .proxy import Deps, Proxy, Tokens
@@ -45,6 +46,8 @@ class Parts:
     breakers: Breakers
     tokens: Tokens
     telemetry: Telemetry
+    #: Where limits are counted.
+    limits: Store
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
     write_log: Callable[[bytes], object] | None
@@ -62,9 +65,14 @@ class Gateway:
 
 def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     """All of the gateway but its sockets. Needs a running event loop."""
-    store, telemetry, clock = parts.store, parts.telemetry, parts.clock
+    store, telemetry, clock, limits = parts.store, parts.telemetry, parts.clock, parts.limits
     balance = Balance(parts.breakers)
-    health = Health(store=store, can_sign=parts.can_sign, in_flight=lambda: balance.in_flight)
+    health = Health(
+        store=store,
+        can_sign=parts.can_sign,
+        in_flight=lambda: balance.in_flight,
+        shared=lambda: limits.connected,
+    )
     deps = Deps(
         catalog=lambda: store.catalog,
         client=Client(parts.pool, clock.monotonic),
@@ -77,12 +85,13 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
             stream_idle=config.stream_idle_timeout_seconds,
             total=config.total_timeout_seconds,
         ),
+        admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
         clock=clock.monotonic,
     )
     telemetry.breakers_open.set_function(parts.breakers.open_now)
+    telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
-    app = Limit(app, MemoryStore(), rule_of, on_refused=telemetry.refused, clock=clock)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)
     app = errors.ErrorEnvelope(app)
@@ -105,14 +114,6 @@ def verify(store: CatalogStore, clock: Clock) -> Callable[[str], ApiKey]:
         return store.catalog.keyring.verify(token, clock.wall())
 
     return check
-
-
-def rule_of(scope: Scope) -> Rule | None:
-    """The key's requests per minute; they count where models work."""
-    if scope["path"] not in PROXIED or scope["method"] != "POST":
-        return None
-    key: ApiKey = scope["state"]["principal"]
-    return None if key.rpm is None else Rule(key.ref, key.rpm)
 
 
 class Routes:

@@ -12,6 +12,13 @@ from pippin_edge.asgi import Receive, Scope, Send
 from .catalog.store import KINDS, CatalogStore
 from .listing import answer_json
 
+#: Who counts the limits, in words.
+_COUNTED = {
+    None: "counted by this gateway alone",
+    True: "counted in Redis",
+    False: "Redis is away",
+}
+
 
 @dataclass
 class Health:
@@ -23,6 +30,8 @@ class Health:
     store: CatalogStore
     can_sign: Callable[[], bool]
     in_flight: Callable[[], int]
+    #: Whether Redis counts the limits now; None: there is none to do it.
+    shared: Callable[[], bool | None]
     draining: bool = False
 
     def why_not_ready(self) -> str:
@@ -57,6 +66,7 @@ class Health:
                 "models": sum(map(len, catalog.by_namespace.values())),
                 "replicas": len(catalog.replica_ids),
                 "in_flight": self.in_flight(),
+                "limits": _COUNTED[self.shared()],
             },
         )
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
 import structlog
 
-from pippin_contract.wire import FALLBACK_HEADER, REQUEST_ID_HEADER, SERVED_BY_HEADER
 from pippin_edge import errors, json_body
-from pippin_edge.asgi import Headers, Receive, Scope, Send, header
+from pippin_edge.asgi import Receive, Scope, Send
 
 from . import relay, usage
+from .call import Call, judge, require_json
 from .catalog.model import ApiKey, Catalog, Model, Replica
+from .limiting.admission import Admission
 from .routing import fallback, retry
 from .routing.balance import Balance
 from .routing.breaker import trips
@@ -26,15 +26,10 @@ from .routing.timeouts import Budget, Deadlines, budget
 from .telemetry import Telemetry
 from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure, told
-from .upstream.guard import Guard, Ticker
-
-#: Headers of a client that a replica gets, beside those that are made here.
-FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
+from .upstream.guard import Ticker
 
 #: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
 _BROKEN = frozenset({500, 502, 504})
-_SERVED_BY = SERVED_BY_HEADER.encode()
-_FALLBACK = FALLBACK_HEADER.encode()
 _GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
@@ -55,33 +50,9 @@ class Deps:
     ticker: Ticker
     tokens: Tokens
     defaults: Budget
+    admission: Admission
     telemetry: Telemetry
     clock: Callable[[], float]
-
-
-@dataclass(slots=True)
-class Call:
-    """One request on its way."""
-
-    scope: Scope
-    body: bytes
-    key: ApiKey
-    asked: dict[str, Any]
-    model: Model
-    #: The model as it is now. Raises errors.ModelNotFound.
-    renew: Callable[[], Model]
-    guard: Guard
-    deadlines: Deadlines
-    began: float
-    fields: dict[str, Any]
-    tried: set[str] = field(default_factory=set)
-    #: Models that may still answer in its place, and why those before did not: model=reason.
-    others: list[Model] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
-
-    @property
-    def request_id(self) -> str:
-        return str(self.scope["state"]["request_id"])
 
 
 class Proxy:
@@ -94,35 +65,48 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deps = self._deps
         began = deps.clock()
-        _require_json(scope)
-        body = await json_body.read(receive)
-        asked = json_body.parse(body)
+        require_json(scope)
+        received = await json_body.read(receive)
+        asked = json_body.parse(received)
         name = json_body.text(asked, "model")
         state = scope["state"]
         key: ApiKey = state["principal"]
         model = resolve(deps.catalog(), key, name)
         fields = state["log"]
         fields["model"] = model.ref
-        deadlines = self._deadlines(model, began, asked)
-        connection = state["connection"]
-        in_flight, label = deps.telemetry.in_flight, (model.ref,)
+        grant = await deps.admission.admit(key, model, asked, received)
+        body, hide_usage = usage.ask(received, asked)
+        with deps.ticker.guard() as guard:
+            call = Call(
+                *(scope, received, body, key, asked, model),
+                renew=lambda: resolve(deps.catalog(), key, name),
+                guard=guard,
+                deadlines=self._deadlines(model, began, asked),
+                began=began,
+                fields=fields,
+                grants=[grant],
+                hide_usage=hide_usage,
+            )
+            try:
+                await self._guarded(call, send)
+            except errors.ApiError as error:
+                error.extra_headers = [*error.extra_headers, *grant.headers]
+                raise
+            finally:
+                call.settle(lambda: deps.admission.prompt_tokens(call.model, received))
+
+    async def _guarded(self, call: Call, send: Send) -> None:
+        """Until the client leaves."""
+        deps, connection = self._deps, call.scope["state"]["connection"]
+        in_flight, label = deps.telemetry.in_flight, (call.model.ref,)
         in_flight.add(label)
         try:
-            with deps.ticker.guard() as guard:
-                connection.on_gone = guard.client_gone
-                if connection.transport.is_closing():  # left before anybody listened
-                    raise errors.ClientGone
-                call = Call(
-                    *(scope, body, key, asked, model),
-                    renew=lambda: resolve(deps.catalog(), key, name),
-                    guard=guard,
-                    deadlines=deadlines,
-                    began=began,
-                    fields=fields,
-                )
-                if model.spec.fallbacks:
-                    call.others = fallback.chain(model, deps.catalog().by_ref)
-                await self._answer(call, send)
+            connection.on_gone = call.guard.client_gone
+            if connection.transport.is_closing():  # left before anybody listened
+                raise errors.ClientGone
+            if call.model.spec.fallbacks:
+                call.others = fallback.chain(call.model, deps.catalog().by_ref)
+            await self._answer(call, send)
         finally:
             connection.on_gone = None
             in_flight.add(label, -1)
@@ -147,11 +131,25 @@ class Proxy:
                         raise
                     raise first from error
                 first = first or error
-                self._fall_back(call, why)
+                if not await self._fall_back(call, why):
+                    raise first from error
 
-    def _fall_back(self, call: Call, why: str) -> None:
-        """From now on the call is the next model's."""
-        deps, failed, model = self._deps, call.model, call.others.pop(0)
+    async def _fall_back(self, call: Call, why: str) -> bool:
+        """Whether the call is another model's from now on: the next one that has room for it."""
+        deps, failed = self._deps, call.model
+        while call.others:
+            model = call.others.pop(0)
+            try:
+                grant = await deps.admission.admit(None, model, call.asked, call.received)
+            except errors.RateLimited:
+                continue
+            call.grants.append(grant)
+            self._turn(call, failed, model, why)
+            return True
+        return False
+
+    def _turn(self, call: Call, failed: Model, model: Model, why: str) -> None:
+        deps = self._deps
         deps.telemetry.fallbacks(failed.ref, model.ref, why).inc()
         call.passed_over.append(f"{failed.spec.name}={why}")
         call.fields["fallback"] = model.ref
@@ -162,9 +160,8 @@ class Proxy:
             instead=model.ref,
             why=why,
         )
-        call.model, call.tried = model, set()
+        call.turn_to(model)
         call.renew = lambda: deps.catalog().by_ref.get(model.ref) or fallback.gone(model)
-        call.body = orjson.dumps({**call.asked, "model": model.spec.served_name})
         call.deadlines = self._deadlines(model, call.began, call.asked)
 
     async def _ask(self, call: Call, send: Send) -> None:
@@ -190,12 +187,12 @@ class Proxy:
         call.tried.add(replica.id)
         call.fields["replica"] = replica.pod
         token = deps.tokens.token(call.model.ref, call.key.ref)
-        request = Request(_head(call, replica, token), call.body, token)
+        request = Request(call.request_head(replica, token), call.body, token)
         deps.balance.began(replica)
         exchange: Exchange | None = None
         try:
             exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
-            _judge(exchange)
+            judge(exchange)
             if exchange.status == 503 and self._may_ask_another(call, attempt):
                 raise UpstreamFailure(Failure.UNAVAILABLE, "503")
             if exchange.status >= 500 and call.others:
@@ -225,13 +222,13 @@ class Proxy:
 
     async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the replica did what it is for."""
-        self._used(call, await relay.whole(exchange, send, _answer_head(call, exchange)))
+        self._used(call, await relay.whole(exchange, send, call.answer_head(exchange)))
         return exchange.status < 500
 
     async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the stream came to its end."""
         deps, guard = self._deps, call.guard
-        events = relay.Events(exchange, send, lambda part: self._used(call, part))
+        events = relay.Events(exchange, send, lambda part: self._shown(call, part))
         await events.begin()
         waited = deps.clock() - call.began
         deps.telemetry.first_token.observe((call.model.ref,), waited)
@@ -239,7 +236,7 @@ class Proxy:
         guard.until(call.deadlines.next_part(deps.clock()))
         try:
             await events.run(
-                _answer_head(call, exchange),
+                call.answer_head(exchange),
                 lambda: guard.until(call.deadlines.next_part(deps.clock())),
             )
         except asyncio.CancelledError:
@@ -334,51 +331,21 @@ class Proxy:
     def _count(self, model: Model, failure: UpstreamFailure) -> None:
         self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()
 
+    def _shown(self, call: Call, part: bytes) -> bytes:
+        """What the client gets of some events."""
+        self._used(call, part)
+        call.events += part.count(b"\n\n")
+        return usage.hide(part) if call.hide_usage else part
+
     def _used(self, call: Call, part: bytes) -> None:
         found = usage.find(part)
         if found is not None:
-            call.fields["prompt_tokens"], call.fields["completion_tokens"] = found
+            call.used = call.fields["prompt_tokens"], call.fields["completion_tokens"] = found
             self._deps.telemetry.used(call.model.ref, call.key.ref, *found)
+            self._deps.admission.learn(call.model, call.asked, call.received, found)
 
 
 def _reason(error: errors.ApiError) -> str:
     """How metrics and headers call why a model did not answer."""
     cause = error.__cause__
     return str(cause.kind) if isinstance(cause, UpstreamFailure) else error.code
-
-
-def _head(call: Call, replica: Replica, token: str) -> bytes:
-    """The request line and headers: nothing of the client's that is not on the list."""
-    head = (
-        f"POST {call.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
-        f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(call.body)}\r\n{REQUEST_ID_HEADER}: {call.request_id}\r\n"
-    ).encode()
-    for name, value in call.scope["headers"]:
-        if name in FORWARDED:
-            head += name + b": " + value + b"\r\n"
-    return head + b"\r\n"
-
-
-def _judge(exchange: Exchange) -> None:
-    """Refuse answers that are not the model's answer to the client."""
-    status = exchange.status
-    if status in (401, 403, 407):
-        raise UpstreamFailure(Failure.REFUSED_TOKEN, f"the replica answered {status}")
-    if status >= 300 and (status < 400 or not relay.is_json(exchange)):
-        raise UpstreamFailure(Failure.BAD_ANSWER, f"status {status}")
-
-
-def _answer_head(call: Call, exchange: Exchange) -> Headers:
-    head = [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
-    if call.passed_over:
-        head.append((_FALLBACK, ", ".join(call.passed_over).encode()))
-    return head
-
-
-def _require_json(scope: Scope) -> None:
-    kind = header(scope["headers"], b"content-type")
-    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
-        raise errors.UnsupportedMedia(
-            "send the request body as JSON, with the header 'Content-Type: application/json'"
-        )

@@ -77,10 +77,11 @@ def passed(exchange: Exchange) -> Headers:
 class Events:
     """A stream of events. `begin` before the status line, then `run`."""
 
-    def __init__(self, exchange: Exchange, send: Send, on_part: Callable[[bytes], object]) -> None:
+    def __init__(self, exchange: Exchange, send: Send, shown: Callable[[bytes], bytes]) -> None:
+        """`shown`: what the client gets of some events."""
         self._exchange = exchange
         self._send = send
-        self._on_part = on_part
+        self._shown = shown
         self._torn = b""
         self._first = b""
         self._last = b""
@@ -98,9 +99,9 @@ class Events:
         await _start(self._exchange, self._send, [*head, *_EVENT_STREAM])
         part = self._first
         while part:
-            self._on_part(part)
             self._last = part
-            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+            if shown := self._shown(part):
+                await self._send({"type": "http.response.body", "body": shown, "more_body": True})
             before_part()
             part = await self._next()
         await self._send({"type": "http.response.body", "body": b""})

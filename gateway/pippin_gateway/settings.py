@@ -14,6 +14,8 @@ from pippin_contract import __version__, gatewayconfig, native
 from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_contract.wire import GATEWAY_CONFIG_FILE, HTTP_PORT_NAME
 
+from .limiting.redis import Address, address
+
 #: All interfaces: a Pod's port is reached from outside it.
 ANY_HOST = "0.0.0.0"
 
@@ -30,6 +32,8 @@ class Settings:
     host: str
     port: int
     signing_dir: Path
+    #: None: limits are counted by this gateway alone.
+    redis: Address | None
     #: Named by the environment; None: the Pod's service account, then ~/.kube/config.
     kubeconfig: Path | None
 
@@ -46,13 +50,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
     config = _load(native.resolve(parser.parse_args(argv).config, environ))
     host, port = native.bind(HTTP_PORT_NAME, ANY_HOST, config.port, environ)
     kubeconfig = environ.get("KUBECONFIG")
+    secrets = native.resolve(config.redis_secret_dir, environ)
     return Settings(
         config=config,
         host=host,
         port=port,
         signing_dir=native.resolve(config.signing_key_dir, environ),
+        redis=_redis(config.redis_url, secrets) if config.redis_url else None,
         kubeconfig=Path(kubeconfig) if kubeconfig else None,
     )
+
+
+def _redis(url: str, secrets: Path) -> Address:
+    try:
+        return address(url, secrets / "password", secrets / "ca.crt")
+    except (ValueError, OSError) as error:
+        raise InvalidSettings(f"the configuration is wrong: {error}") from error
 
 
 def _load(path: Path) -> GatewayConfig:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from pippin_contract import __version__
 from pippin_edge import metrics
 from pippin_edge.asgi import Scope
-from pippin_edge.limit import Rule
+from pippin_edge.limits.claims import Kind
 
 from .catalog.model import Catalog
 from .catalog.store import KINDS, CatalogStore
@@ -67,8 +67,8 @@ class Telemetry:
         self.refusals = metrics.counter(
             registry,
             "pippin_gateway_limit_refusals",
-            "Requests refused by a limit, by kind.",
-            ("key", "kind"),
+            "Requests refused by a limit of a key or model (namespace/name), by kind.",
+            ("owner", "kind"),
         )
         self.tokens = metrics.Tally(
             registry,
@@ -87,6 +87,11 @@ class Telemetry:
             "Replicas that failed repeatedly and are left alone, or being tried again.",
             registry=registry,
         )
+        self.redis_connected = Gauge(
+            "pippin_gateway_redis_connected",
+            "1 while limits are counted in Redis, together with the other gateways.",
+            registry=registry,
+        )
         self._connected = metrics.gauge(
             registry,
             "pippin_gateway_watch_connected",
@@ -102,9 +107,9 @@ class Telemetry:
         self.requests.add((model, fields.get("key", ""), str(status)))
         self.duration.observe((model,), seconds)
 
-    def refused(self, rule: Rule) -> None:
-        """The requests-per-minute limit said no."""
-        self.refusals(rule.key, "rpm").inc()
+    def refused(self, owner: str, kind: Kind) -> None:
+        """A limit said no."""
+        self.refusals(owner, kind).inc()
 
     def used(self, model: str, key: str, prompt: int, completion: int) -> None:
         """A replica said how many tokens a request took."""

@@ -1,4 +1,4 @@
-"""Token counts, read from the bytes that pass by.
+"""Token counts: asked for where the client did not, and read from the bytes that pass by.
 
 In JSON text a quote inside a string is escaped, so `"prompt_tokens":` can only be a field. It is
 the answer's own unless a tool's argument object holds one, and arguments are strings.
@@ -7,9 +7,31 @@ the answer's own unless a tool's argument object holds one, and arguments are st
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import orjson
 
 _PROMPT = re.compile(rb'"prompt_tokens":\s*(\d{1,12})')
 _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,12})')
+_NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
+_NONE_YET = re.compile(rb',\s*"usage":\s*null')
+_ASKED = b',"stream_options":{"include_usage":true}}'
+
+
+def ask(body: bytes, asked: dict[str, Any]) -> tuple[bytes, bool]:
+    """The body of a stream with its usage asked for, and whether the client had not asked.
+
+    What is wrong with `stream_options` the replica says.
+    """
+    options = asked.get("stream_options")
+    if asked.get("stream") is not True or not isinstance(options, dict | None):
+        return body, False
+    if "stream_options" not in asked:
+        return body.rstrip()[:-1] + _ASKED, True
+    if options and options.get("include_usage"):
+        return body, False
+    more = {**(options or {}), "include_usage": True}
+    return orjson.dumps({**asked, "stream_options": more}), True
 
 
 def find(part: bytes) -> tuple[int, int] | None:
@@ -21,3 +43,17 @@ def find(part: bytes) -> tuple[int, int] | None:
     at = part.rfind(b'"completion_tokens"')
     completion = _COMPLETION.match(part, at) if at >= 0 else None
     return int(prompt[1]), int(completion[1]) if completion else 0
+
+
+def hide(part: bytes) -> bytes:
+    """Whole events without what a client gets that asked for its usage: the event that tells
+    nothing else, and the word in every event before that there is none yet."""
+    if b'"usage"' not in part:
+        return part
+    part = _NONE_YET.sub(b"", part)
+    at = part.rfind(b'"prompt_tokens"')
+    end = part.find(b"\n\n", at) + 2
+    if at < 0 or end < 2:
+        return part
+    begin = part.rfind(b"\n\n", 0, at) + 2 if b"\n\n" in part[:at] else 0
+    return part[:begin] + part[end:] if _NO_CHOICES.search(part, begin, end) else part

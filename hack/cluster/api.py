@@ -54,6 +54,15 @@ class Api:
         """Replace the object at this path."""
         return json.loads(self._send("PUT", path, body))
 
+    def update(self, path: str, fields: dict[str, Any], subresource: str = "") -> Any:
+        """Replace fields of the object at this path; again if another wrote between the two."""
+        while True:
+            try:
+                return self.put(path + subresource, {**self.get(path), **fields})
+            except Refused as refused:
+                if refused.status != http.HTTPStatus.CONFLICT:
+                    raise
+
     def delete(self, path: str) -> Any:
         """Delete the object at this path."""
         return json.loads(self._send("DELETE", path))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .serverconfig import Frozen
-from .wire import GATEWAY_PORT, SIGNING_KEY_DIR
+from .wire import GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR
 
 
 class GatewayConfig(Frozen):
@@ -23,6 +23,11 @@ class GatewayConfig(Frozen):
     stream_idle_timeout_seconds: float = Field(default=120, gt=0)
     total_timeout_seconds: float = Field(default=300, gt=0)
     drain_timeout_seconds: float = Field(default=60, ge=0)
+    #: redis://HOST:6379/0 or rediss://…: where all gateways count limits; empty: each for itself.
+    redis_url: str = ""
+    redis_secret_dir: str = REDIS_SECRET_DIR
+    #: What holds while Redis is away: this gateway's share of every limit, no limit, or no request.
+    redis_away: Literal["localShare", "failOpen", "failClosed"] = "localShare"
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

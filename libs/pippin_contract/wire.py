@@ -34,6 +34,8 @@ SERVER_CONFIG_DIR: Final = "/etc/pippin/server"
 SERVER_CONFIG_FILE: Final = f"{SERVER_CONFIG_DIR}/server.json"
 GATEWAY_CONFIG_FILE: Final = "/etc/pippin/gateway/gateway.json"
 SIGNING_KEY_DIR: Final = "/etc/pippin/signing"
+#: Files `password` and `ca.crt` of the Redis in which gateways count together.
+REDIS_SECRET_DIR: Final = "/etc/pippin/redis"
 MODEL_DIR: Final = "/models"
 CACHE_DIR: Final = "/var/cache/pippin"
 TERMINATION_LOG: Final = "/dev/termination-log"

@@ -175,10 +175,10 @@ async def test_a_served_name_belongs_to_the_oldest(tiny: Model):
 async def test_a_field_that_does_nothing_yet_is_named(tiny: Model):
     tiny.cluster.plane.kubectl(
         *("-n", tiny.namespace, "patch", "mdep/tiny", "--type=merge"),
-        *("-p", '{"spec": {"responseCache": {"enabled": true}, "limits": {"tpm": 5}}}'),
+        *("-p", '{"spec": {"responseCache": {"enabled": true}, "promptCache": {}}}'),
     )
     found = await tiny.condition("SpecHonored", status="False", reason="FieldUnsupported")
-    assert "limits.tpm, responseCache" in found["message"]
+    assert "responseCache, promptCache" in found["message"]
     assert found["observedGeneration"] == 2
 
 
@@ -222,9 +222,8 @@ async def test_fallbacks_are_judged_anew_when_another_model_comes_changes_or_goe
 ):
     def change(name: str, fallbacks: list[str]) -> None:
         path = cluster.path("modeldeployments", tiny.namespace, name)
-        live = cluster.plane.api.get(path)
-        live["spec"]["fallbacks"] = fallbacks
-        cluster.plane.api.put(path, live)
+        spec = cluster.plane.api.get(path)["spec"]
+        cluster.plane.api.update(path, {"spec": {**spec, "fallbacks": fallbacks}})
 
     await tiny.condition("FallbacksValid", status="True", reason="NoneGiven")
     change("tiny", ["spare"])

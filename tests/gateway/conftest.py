@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvloop
+import yaml
+from cluster.controlplane import ControlPlane
 
 from support.gateway import Running, running_gateway
+from support.gateway_world import World
+from support.redis import Redis, running_redis
+
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], object]]:
@@ -25,4 +31,27 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
         stream_idle_timeout_seconds=0.5,
         total_timeout_seconds=3,
     ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def plane(control_plane: ControlPlane) -> ControlPlane:
+    for file in sorted(CRDS.glob("*.yaml")):
+        for crd in yaml.safe_load_all(file.read_text()):
+            control_plane.api.ensure("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    return control_plane
+
+
+@pytest.fixture
+def world(plane: ControlPlane) -> Iterator[World]:
+    """Alone in the cluster: what it made is gone before the next test."""
+    made = World(plane)
+    yield made
+    for collection in (made.pods, made.keys, made.models):
+        plane.api.delete(collection)
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    async with running_redis(tmp_path) as running:
         yield running

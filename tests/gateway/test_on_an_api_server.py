@@ -5,98 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import yaml
-from cluster.controlplane import ControlPlane
 
 from pippin_contract import wire
 from pippin_contract.apikeys import MintedKey
 from pippin_gateway.catalog.objects import parse_key, parse_model, parse_pod
 from pippin_gateway.catalog.store import CatalogStore
 from pippin_gateway.catalog.watch import Cluster, watch_all
-from support.apiserver import new_namespace
 from support.eventually import eventually
-from support.gateway import key_object, model_object, new_key, pod_object
-from support.gateway_process import Process, gateway_process
+from support.gateway import new_key
+from support.gateway_process import Process, ask, gateway_process
+from support.gateway_world import World
 from support.upstreams import STREAM_HEAD, Turn, event, good, upstream
 
-CRDS = Path(__file__).parents[2] / "crds"
-CUSTOM = f"/apis/{wire.GROUP}/{wire.VERSION}/namespaces"
 #: The promise: a change acts within this time.
 SOON = 2.0
-
-
-class World:
-    """One namespace with a key, a model, and Pods whose status the test writes by hand."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self.plane = plane
-        self.namespace = new_namespace(plane)
-        core = f"/api/v1/namespaces/{self.namespace}"
-        # Without controllers nobody makes the account that Pods are admitted with.
-        plane.api.ensure(f"{core}/serviceaccounts", {"metadata": {"name": "default"}})
-        self.pods = f"{core}/pods"
-        self.keys = f"{CUSTOM}/{self.namespace}/{wire.APIKEYS}"
-        self.models = f"{CUSTOM}/{self.namespace}/{wire.MODELDEPLOYMENTS}"
-
-    def put(self, collection: str, raw: dict[str, Any]) -> dict[str, Any]:
-        """Create or replace an object with its status; what the server then holds."""
-        raw["metadata"] |= {"namespace": self.namespace}
-        raw["metadata"].pop("uid", None)
-        path = f"{collection}/{raw['metadata']['name']}"
-        if not self.plane.api.ok(path):
-            self.plane.api.create(collection, raw)
-        held = self.plane.api.get(path)
-        if collection != self.pods:
-            held = self.plane.api.put(path, held | {"spec": raw["spec"]})
-        found: dict[str, Any] = self.plane.api.put(f"{path}/status", held | _status(raw))
-        return found
-
-    def key(self, minted: MintedKey, name: str = "app", **spec: Any) -> dict[str, Any]:
-        return self.put(self.keys, key_object(minted, name, **spec))
-
-    def model(self, name: str = "qwen", **spec: Any) -> dict[str, Any]:
-        whole = {"engine": {"type": "echo"}, "accelerator": {"type": "cpu"}, **spec}
-        return self.put(self.models, model_object(name, **whole))
-
-    def pod(self, name: str, port: int, **more: Any) -> dict[str, Any]:
-        raw = pod_object(name, port, **more)
-        raw["spec"] = {"containers": [{"name": "server", "image": "pippin-server:0.1.0-mlx"}]}
-        return self.put(self.pods, raw)
-
-    def delete(self, collection: str, name: str) -> None:
-        self.plane.api.delete(f"{collection}/{name}")
-
-
-def _status(raw: dict[str, Any]) -> dict[str, Any]:
-    status = raw.get("status") or {}
-    now = "2026-01-01T00:00:00Z"
-    for condition in status.get("conditions", ()):
-        condition.setdefault("lastTransitionTime", now)
-        condition.setdefault("reason", "ByHand")
-    return {"status": status}
-
-
-@pytest.fixture(scope="session")
-def plane(control_plane: ControlPlane) -> ControlPlane:
-    for file in sorted(CRDS.glob("*.yaml")):
-        for crd in yaml.safe_load_all(file.read_text()):
-            control_plane.api.ensure("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
-    return control_plane
-
-
-@pytest.fixture
-def world(plane: ControlPlane) -> Iterator[World]:
-    """Alone in the cluster: what it made is gone before the next test."""
-    made = World(plane)
-    yield made
-    for collection in (made.pods, made.keys, made.models):
-        plane.api.delete(collection)
 
 
 @pytest.fixture
@@ -104,12 +30,6 @@ async def gateway(world: World, tmp_path: Path) -> AsyncIterator[Process]:
     async with gateway_process(tmp_path, world.plane.kubeconfig) as process:
         await process.ready()
         yield process
-
-
-async def ask(gateway: Process, key: MintedKey, **body: Any) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key.key}"}
-    asked = {"model": "qwen", "messages": [], **body}
-    return await gateway.http.post("/v1/chat/completions", json=asked, headers=headers)
 
 
 async def answers(gateway: Process, key: MintedKey, status: int, within: float = SOON) -> None:

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pippin_contract import apikeys, wire
 from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_edge.clock import SYSTEM, Clock
+from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve
 from pippin_gateway.app import Gateway, Parts, create_app
 from pippin_gateway.catalog.model import Catalog
 from pippin_gateway.catalog.store import CatalogStore
+from pippin_gateway.limiting.shared import LocalStore
 from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
 from pippin_gateway.telemetry import Telemetry
@@ -167,6 +169,7 @@ async def running_gateway(
             breakers=breakers,
             tokens=signing,
             telemetry=telemetry,
+            limits=LocalStore(MemoryStore(clock)),
             can_sign=lambda: signing.ready,
             write_log=log.append,
             clock=clock,

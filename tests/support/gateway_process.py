@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from pippin_contract import native, wire
+from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
 from support.gateway import free_port, signing_pem
 
@@ -48,6 +49,13 @@ class Process:
     async def status(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.get("/status")).json()
         return found
+
+
+async def ask(gateway: Process, key: MintedKey, **body: Any) -> httpx.Response:
+    """One chat."""
+    headers = {"authorization": f"Bearer {key.key}"}
+    asked = {"model": "qwen", "messages": [], **body}
+    return await gateway.http.post("/v1/chat/completions", json=asked, headers=headers)
 
 
 def configured(directory: Path, **config: Any) -> dict[str, str]:

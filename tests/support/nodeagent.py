@@ -18,7 +18,7 @@ from cluster.controlplane import ControlPlane
 
 from pippin_contract import __version__, wire
 from support.eventually import eventually
-from support.kubectl import Kubectl
+from support.kubectl import Kubectl, KubectlFailed
 
 TOY = Path(__file__).with_name("toy_server.py")
 IMAGE = f"registry.invalid/any/pippin-server:{__version__}-toy"
@@ -100,7 +100,13 @@ class NodeAgent:
         """The Node once it is Ready."""
 
         def look() -> dict[str, Any]:
-            kind, node = "Ready", self.kubectl.json("get", "node", self.name)
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the agent has ended; its log: {self.log.read_text()[-2000:]}")
+            try:
+                kind, node = "Ready", self.kubectl.json("get", "node", self.name)
+            except KubectlFailed as error:
+                log = self.log.read_text()[-2000:]
+                raise AssertionError(f"{error}; the agent's log: {log}") from error
             ready = [c for c in node["status"]["conditions"] if c["type"] == kind]
             assert ready and ready[0]["status"] == "True", ready
             return dict(node)

@@ -75,8 +75,7 @@ class Cluster:
 
     def set_status(self, plural: str, namespace: str, name: str, status: dict[str, Any]) -> None:
         path = self.path(plural, namespace, name)
-        live = self.plane.api.get(path)
-        self.plane.api.put(f"{path}/status", {**live, "status": status})
+        self.plane.api.update(path, {"status": status}, "/status")
 
     def versions(self, namespace: str) -> dict[str, str]:
         """Resource version of everything that the operator writes in a namespace."""

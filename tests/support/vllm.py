@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import weights
 
@@ -21,6 +22,25 @@ ARGUMENTS = ("--enforce-eager", "--dtype=float32", f"--kv-cache-memory-bytes={2*
 
 #: What vLLM finds out about a kind of model takes it 15 seconds; it keeps that.
 LEARNT = {"VLLM_CACHE_ROOT": str(weights.cache_directory() / "vllm/learnt")}
+
+
+#: A request that takes its time.
+LONG = {
+    "model": "smol",
+    "stream": True,
+    "max_tokens": 120,
+    "temperature": 0,
+    "messages": [{"role": "user", "content": "Write a short story about a cat."}],
+    "ignore_eos": True,
+}
+
+
+async def open_stream(client: httpx.AsyncClient) -> httpx.Response:
+    """LONG's answer, begun."""
+    request = client.build_request("POST", "/v1/chat/completions", json=LONG, timeout=60)
+    response = await client.send(request, stream=True)
+    assert response.status_code == 200
+    return response
 
 
 def vllm_config(path: Path, *arguments: str, **fields: Any) -> ServerConfig:

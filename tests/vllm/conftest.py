@@ -13,18 +13,6 @@ import weights
 from support.servers import Running
 from support.vllm import vllm_config, vllm_serving
 
-#: What many tests share; the others have a server of their own.
-SERVERS = ("smol", "minilm")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, the tests of one server stay on one: to start one takes 40 seconds."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            used = getattr(item, "fixturenames", ())
-            group = next((name for name in SERVERS if name in used), item.name)
-            item.add_marker(pytest.mark.xdist_group(group))
-
 
 @pytest.fixture(scope="session")
 def smollm() -> Path:

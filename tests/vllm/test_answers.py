@@ -1,5 +1,5 @@
-"""vLLM's answers through our edge, by the official client: whole and streamed, all of vLLM's own
-features, and our envelope around them."""
+"""A server with vLLM and real weights: its answers, by the official client, whole and streamed,
+with vLLM's own features and our envelope around them; and how it is watched while it works."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
+from support.eventually import eventually
+from support.promlint import problems
 from support.servers import Running
+from support.vllm import LONG, named, open_stream
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
@@ -173,3 +177,65 @@ async def test_nothing_of_vllms_own_paths_is_open(smol: Running) -> None:
     for path in ("/tokenize", "/v1/load_lora_adapter", "/pause", "/inference/v1/generate"):
         assert (await smol.post(path, {})).status_code == 404
     assert (await smol.get("/version")).status_code == 404
+
+
+async def is_idle(server: Running) -> bool:
+    return (
+        await server.metric("pippin_server_requests_in_flight") == 0
+        and await server.metric("vllm_num_requests_running") == 0
+    )
+
+
+async def test_the_metrics_count_and_have_names_that_prometheus_wants(smol: Running) -> None:
+    before = await smol.metric("pippin_server_completion_tokens_total")
+    answer = await smol.post("/v1/completions", {"model": "smol", "prompt": "a", "max_tokens": 5})
+    assert answer.status_code == 200
+    assert await smol.metric("pippin_server_completion_tokens_total") == before + 5
+    assert await smol.metric("vllm_generation_tokens_total") == before + 5
+    assert await smol.metric("pippin_server_time_to_first_token_seconds_count") > 0
+    assert await smol.metric("pippin_server_models_loaded", engine="vllm") == 1
+    assert problems((await smol.get("/metrics")).text) == []
+
+
+async def test_its_lines_in_the_log_are_ours(smol: Running) -> None:
+    """vLLM's, of all its processes, as JSON; and ours are not lost behind them."""
+    assert '"event": "model.ready"' in smol.log
+    lines = [json.loads(line) for line in smol.log.splitlines() if line.startswith("{")]
+    assert {"vllm.config.model", "vllm.v1.engine.core"} <= {line["logger"] for line in lines}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_frees_its_place_and_the_engine(
+    smol: Running, stream: bool
+) -> None:
+    async def at_work() -> bool:
+        return await smol.metric("vllm_num_requests_running") == 1
+
+    asking = asyncio.create_task(
+        smol.post("/v1/chat/completions", {**LONG, "max_tokens": 400, "stream": stream})
+    )
+    assert await eventually(at_work, within=10)
+    asking.cancel()
+    with pytest.raises((asyncio.CancelledError, httpx.HTTPError)):
+        await asking
+    # All of it would take the engine four times as long.
+    assert await eventually(lambda: is_idle(smol), within=5)
+
+
+async def test_an_engine_that_stands_still_is_told_and_goes_on(smol: Running) -> None:
+    (engine,) = named(smol, "EngineCore")
+    async with smol.client() as client:
+        stream = await open_stream(client)
+        engine.suspend()
+        try:
+            await eventually(lambda: stalled(smol), within=15)
+        finally:
+            engine.resume()
+        text = (await stream.aread()).decode()
+    assert text.endswith("data: [DONE]\n\n")
+    assert (await smol.get("/livez")).status_code == 200
+
+
+async def stalled(server: Running) -> bool:
+    answer = await server.get("/livez")
+    return answer.status_code == 503 and "EngineStalled" in answer.json()["reason"]

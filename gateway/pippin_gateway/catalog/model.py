@@ -12,9 +12,23 @@ from dataclasses import dataclass, field
 
 from pippin_contract.endpoint import Endpoint
 from pippin_edge.keyring import Keyring, Row
+from pippin_edge.limits.claims import Kind
 
 #: Matches nothing: what a key without models may use.
 NOTHING = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key, or all callers of a model, may use."""
+
+    each: tuple[tuple[Kind, int], ...] = ()
+    #: Whether it matters how many tokens a request takes.
+    counts_tokens: bool = False
+
+
+#: What is not limited.
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +38,7 @@ class ApiKey:
     namespace: str
     name: str
     models: re.Pattern[str] = NOTHING
-    rpm: int | None = None
+    limits: Limits = UNLIMITED
     #: namespace/name: how metrics, logs and tokens call this key.
     ref: str = ""
 
@@ -86,6 +100,7 @@ class ModelSpec:
     breaker: BreakerPolicy = BreakerPolicy()
     #: Names of ModelDeployments of the same namespace.
     fallbacks: tuple[str, ...] = ()
+    limits: Limits = UNLIMITED
     created: int = 0
     family: str = ""
     tags: tuple[str, ...] = ()

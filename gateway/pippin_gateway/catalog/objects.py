@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,13 +15,16 @@ from pippin_contract import endpoint, units
 from pippin_contract.endpoint import Endpoint
 from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
+from pippin_edge.limits.claims import TOKENS, Kind
 
 from .model import (
     NOTHING,
+    UNLIMITED,
     UNSAID,
     ApiKey,
     BreakerPolicy,
     KeySpec,
+    Limits,
     ModelSpec,
     PodState,
     Replica,
@@ -30,6 +33,9 @@ from .model import (
 )
 
 Raw = Mapping[str, Any]
+
+#: How many requests a replica takes at once is the replica's own affair.
+_OF_MODELS = (Kind.RPM, Kind.TPM)
 
 
 class Malformed(ValueError):
@@ -51,7 +57,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
         namespace=namespace,
         name=name,
         models=patterns(spec.get("models") or (), namespace),
-        rpm=(spec.get("limits") or {}).get("rpm"),
+        limits=_limits(spec, Kind),
         ref=f"{namespace}/{name}",
     )
     expires = unix(spec.get("expiresAt"))
@@ -87,6 +93,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         retries=_retries(spec.get("retries")),
         breaker=_breaker(spec.get("circuitBreaker") or {}),
         fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
+        limits=_limits(spec, _OF_MODELS),
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
         tags=tuple(model.get("tags") or ()),
@@ -196,6 +203,15 @@ def _breaker(raw: Raw) -> BreakerPolicy:
         )
     except (TypeError, ValueError) as error:
         raise Malformed(f"spec.circuitBreaker: {error}") from error
+
+
+def _limits(spec: Raw, kinds: Iterable[Kind]) -> Limits:
+    raw = _part(spec, "limits")
+    try:
+        each = tuple((kind, int(raw[kind])) for kind in kinds if raw.get(kind) is not None)
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"spec.limits: {error}") from error
+    return Limits(each, any(kind in TOKENS for kind, _ in each)) if each else UNLIMITED
 
 
 def _wanted(spec: Raw) -> int:

@@ -1,1 +1,1 @@
-"""Request limits: a pure sliding window, and the stores that keep windows."""
+"""Limits: what a request claims, pure meters that say whether it fits, and a store of meters."""

@@ -43,8 +43,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
-    ("limits.rpm", lambda s: s.limits and s.limits.rpm),
-    ("limits.tpm", lambda s: s.limits and s.limits.tpm),
     ("responseCache", lambda s: s.response_cache and s.response_cache.enabled),
     ("batching", lambda s: s.batching),
     ("promptCache", lambda s: s.prompt_cache),
@@ -54,9 +52,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
 
 _KEY: tuple[tuple[str, Callable[[APIKeySpec], object]], ...] = (
     ("models (of other namespaces)", lambda s: any("/" in glob for glob in s.models)),
-    ("limits.tpm", lambda s: s.limits and s.limits.tpm),
-    ("limits.concurrency", lambda s: s.limits and s.limits.concurrency),
-    ("limits.tokensPerDay", lambda s: s.limits and s.limits.tokens_per_day),
     ("priority", lambda s: s.priority != "interactive"),
 )
 

@@ -15,8 +15,6 @@ from prometheus_client import CollectorRegistry
 
 from pippin_edge import errors, json_body, logs, metrics, sse
 from pippin_edge.access_log import LineWriter
-from pippin_edge.limit import rate_headers
-from pippin_edge.limits.window import Verdict
 
 
 def test_the_envelope_names_message_type_param_code_and_request() -> None:
@@ -43,18 +41,6 @@ def test_every_error_has_a_status_of_its_table_and_a_code() -> None:
 def test_retry_after_is_rounded_up(seconds: float, told: bytes) -> None:
     error = errors.RateLimited("slow down", retry_after=seconds)
     assert dict(errors.headers(error))[b"retry-after"] == told
-
-
-def test_rate_headers_speak_both_dialects() -> None:
-    verdict = Verdict(allowed=True, limit=10, remaining=9, reset_after=59.5, retry_after=0)
-    assert dict(rate_headers(verdict, 1000.0)) == {
-        b"x-ratelimit-limit-requests": b"10",
-        b"x-ratelimit-remaining-requests": b"9",
-        b"x-ratelimit-reset-requests": b"59.500s",
-        b"x-ratelimit-limit": b"10",
-        b"x-ratelimit-remaining": b"9",
-        b"x-ratelimit-reset": b"1060",
-    }
 
 
 def test_events_and_comments_end_in_an_empty_line() -> None:

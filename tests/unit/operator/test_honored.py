@@ -16,8 +16,6 @@ REPORTED = [
     ({"engine": {"type": "external", "external": {"url": "https://x"}}}, "engine.external"),
     ({"engine": {"type": "mlx", "echo": {"seed": 1}}}, "engine.echo"),
     ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
-    ({"limits": {"rpm": 1}}, "limits.rpm"),
-    ({"limits": {"tpm": 1}}, "limits.tpm"),
     ({"responseCache": {"enabled": True}}, "responseCache"),
     ({"batching": {}}, "batching"),
     ({"promptCache": {}}, "promptCache"),
@@ -31,7 +29,7 @@ HONORED = [
     {"accelerator": {"type": "nvidia"}},
     {"accelerator": {"type": "amd"}, "engine": {"image": "mine:1"}},
     {"engine": {"type": "echo", "echo": {"seed": 1}}},
-    {"limits": {"concurrency": 1, "queue": 1}},
+    {"limits": {"rpm": 1, "tpm": 1, "concurrency": 1, "queue": 1}},
     {"timeouts": {"connect": "1s", "queue": "1s", "firstToken": "1s", "total": "2s"}},
     {"responseCache": {"enabled": False}},
     {"auth": {"required": True}},
@@ -54,9 +52,6 @@ def test_a_field_with_effect_is_not(spec):
     ("spec", "field"),
     [
         ({"models": ["team-b/embed"]}, "models (of other namespaces)"),
-        ({"limits": {"tpm": 1}}, "limits.tpm"),
-        ({"limits": {"concurrency": 1}}, "limits.concurrency"),
-        ({"limits": {"tokensPerDay": 1}}, "limits.tokensPerDay"),
         ({"priority": "batch"}, "priority"),
     ],
 )
@@ -65,7 +60,8 @@ def test_a_field_of_a_key_without_effect_is_reported(spec, field):
 
 
 def test_a_plain_key_is_honored():
-    spec = {"models": ["qwen-*"], "limits": {"rpm": 1}, "expiresAt": "2030-01-01T00:00:00Z"}
+    limits = {"rpm": 1, "tpm": 1, "concurrency": 1, "tokensPerDay": 1}
+    spec = {"models": ["qwen-*"], "limits": limits, "expiresAt": "2030-01-01T00:00:00Z"}
     assert unsupported_by_key(APIKeySpec.model_validate(spec)) == ()
 
 

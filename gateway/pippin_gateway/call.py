@@ -1,0 +1,121 @@
+"""One request on its way, and what goes to a replica and back to the client because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pippin_contract.wire import FALLBACK_HEADER, REQUEST_ID_HEADER, SERVED_BY_HEADER
+from pippin_edge import errors
+from pippin_edge.asgi import Headers, Scope, header
+
+from . import relay, usage
+from .catalog.model import ApiKey, Model, Replica
+from .limiting.admission import Grant, key_owner, model_owner
+from .routing.retry import Failure
+from .routing.timeouts import Deadlines
+from .upstream.client import Exchange
+from .upstream.failure import UpstreamFailure
+from .upstream.guard import Guard
+
+#: Headers of a client that a replica gets, beside those that are made here.
+FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
+
+_SERVED_BY = SERVED_BY_HEADER.encode()
+_FALLBACK = FALLBACK_HEADER.encode()
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way."""
+
+    scope: Scope
+    #: As the client sent it, and what the replica gets.
+    received: bytes
+    body: bytes
+    key: ApiKey
+    asked: dict[str, Any]
+    model: Model
+    #: The model as it is now. Raises errors.ModelNotFound.
+    renew: Callable[[], Model]
+    guard: Guard
+    deadlines: Deadlines
+    began: float
+    fields: dict[str, Any]
+    #: What was taken of the limits, to be settled.
+    grants: list[Grant]
+    #: The client did not ask for the usage that the replica tells.
+    hide_usage: bool = False
+    #: Prompt and completion tokens; None: not told.
+    used: tuple[int, int] | None = None
+    #: Events that went to the client.
+    events: int = 0
+    tried: set[str] = field(default_factory=set)
+    #: Models that may still answer in its place, and why those before did not: model=reason.
+    others: list[Model] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+
+    @property
+    def request_id(self) -> str:
+        return str(self.scope["state"]["request_id"])
+
+    def turn_to(self, model: Model) -> None:
+        """From now on it is this model's, which is not the one that was asked for."""
+        self.model, self.tried = model, set()
+        body = orjson.dumps({**self.asked, "model": model.spec.served_name})
+        self.body, self.hide_usage = usage.ask(body, self.asked)
+
+    def settle(self, prompt_guess: Callable[[], int]) -> None:
+        """It is over: correct what was taken of the limits to what it took.
+
+        An answer that broke off did not say how much that was: then its events count. One that
+        never began cost nothing, unless the client left while it was made.
+        """
+        tokens = 0
+        if self.used is not None:
+            tokens = sum(self.used)
+        elif self.events or self.guard.left:
+            tokens = prompt_guess() + self.events
+        took = {key_owner(self.key.ref): tokens, model_owner(self.model.ref): tokens}
+        for grant in self.grants:
+            grant.settle(took)
+
+    def request_head(self, replica: Replica, token: str) -> bytes:
+        """The request line and headers: nothing of the client's that is not on the list."""
+        head = (
+            f"POST {self.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
+            f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(self.body)}\r\n{REQUEST_ID_HEADER}: {self.request_id}\r\n"
+        ).encode()
+        for name, value in self.scope["headers"]:
+            if name in FORWARDED:
+                head += name + b": " + value + b"\r\n"
+        return head + b"\r\n"
+
+    def answer_head(self, exchange: Exchange) -> Headers:
+        """What the client is told before the answer."""
+        head = [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
+        if self.passed_over:
+            head.append((_FALLBACK, ", ".join(self.passed_over).encode()))
+        return head + self.grants[0].headers
+
+
+def judge(exchange: Exchange) -> None:
+    """Refuse answers that are not the model's answer to the client."""
+    status = exchange.status
+    if status in (401, 403, 407):
+        raise UpstreamFailure(Failure.REFUSED_TOKEN, f"the replica answered {status}")
+    if status >= 300 and (status < 400 or not relay.is_json(exchange)):
+        raise UpstreamFailure(Failure.BAD_ANSWER, f"status {status}")
+
+
+def require_json(scope: Scope) -> None:
+    """Raises errors.UnsupportedMedia."""
+    kind = header(scope["headers"], b"content-type")
+    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise errors.UnsupportedMedia(
+            "send the request body as JSON, with the header 'Content-Type: application/json'"
+        )

@@ -1,0 +1,120 @@
+"""Four gateways as processes, one Redis, many clients: limits hold for all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pippin_contract import wire
+from pippin_contract.apikeys import MintedKey
+from support.eventually import eventually
+from support.gateway import new_key
+from support.gateway_process import Process, ask, gateway_process
+from support.gateway_world import World
+from support.redis import PASSWORD, Redis
+from support.upstreams import upstream
+
+GATEWAYS, CLIENTS = 4, 64
+
+
+@pytest.fixture
+async def gateways(world: World, redis: Redis, tmp_path: Path) -> AsyncIterator[list[Process]]:
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for number in range(GATEWAYS):
+            root = tmp_path / f"gateway-{number}"
+            secrets = root / wire.REDIS_SECRET_DIR.lstrip("/")
+            secrets.mkdir(parents=True)
+            (secrets / "password").write_text(PASSWORD)
+            kubeconfig = world.plane.kubeconfig
+            starting = gateway_process(root, kubeconfig, redisUrl=redis.url)
+            made.append(await stack.enter_async_context(starting))
+        for process in made:
+            await process.ready()
+            await eventually(lambda process=process: counts(process, "in Redis"), within=10)
+        yield made
+
+
+async def counts(gateway: Process, words: str) -> bool:
+    return words in (await gateway.status())["limits"]
+
+
+async def burst(gateways: list[Process], key: MintedKey, each: int) -> Counter[int]:
+    """Every client asks so often, one gateway after the other; how many answers of each status."""
+    seen: Counter[int] = Counter()
+
+    async def client(number: int) -> None:
+        for turn in range(each):
+            gateway = gateways[(number + turn) % len(gateways)]
+            seen[(await ask(gateway, key)).status_code] += 1
+
+    await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    return seen
+
+
+async def test_never_one_request_too_many(world: World, gateways: list[Process]) -> None:
+    key = new_key()
+    async with upstream() as replica:
+        world.key(key, limits={"rpm": 100})
+        world.model()
+        world.pod("qwen-0", replica.port)
+        await eventually(lambda: knows(gateways, key), within=10)
+        seen = await burst(gateways, key, 5)
+        assert seen == {200: 100, 429: CLIENTS * 5 - 100}
+        assert len(replica.requests) == 100
+
+
+async def test_without_redis_each_lets_its_share_in_and_then_they_share_again(
+    world: World, gateways: list[Process], redis: Redis
+) -> None:
+    key, later = new_key(), new_key()
+    async with upstream() as replica:
+        world.key(key, limits={"rpm": 40})
+        world.key(later, "later", limits={"rpm": 40})
+        world.model()
+        world.pod("qwen-0", replica.port)
+        await eventually(lambda: knows(gateways, key, later), within=10)
+        # Each hears of the others with its own next sign of life.
+        await told_again(redis, gateways)
+        redis.kill()
+        seen = await burst(gateways, key, 5)
+        assert seen == {200: 40, 429: CLIENTS * 5 - 40}
+        for gateway in gateways:
+            await eventually(lambda gateway=gateway: counts(gateway, "away"), within=5)
+        await redis.start()
+        for gateway in gateways:
+            await eventually(lambda gateway=gateway: counts(gateway, "in Redis"), within=5)
+        assert await burst(gateways, key, 1) == {429: CLIENTS}, "it was told what was let in"
+        assert (await burst(gateways, later, 2))[200] == 40
+    for gateway in gateways:
+        assert PASSWORD not in gateway.log.read_text()
+
+
+async def told_again(redis: Redis, gateways: list[Process]) -> None:
+    """Every gateway has given a sign of life since now."""
+    before = redis.ask("TIME")
+    since = str(int(before[0]) * 1_000_000 + int(before[1]))
+    await eventually(
+        lambda: redis.ask("ZCOUNT", "pippin:gateways", since, "+inf"),
+        until=lambda fresh: fresh == len(gateways),
+        within=10,
+    )
+
+
+async def knows(gateways: list[Process], *keys: MintedKey) -> bool:
+    """Whether every gateway takes the keys, by a question that costs nothing."""
+    for gateway in gateways:
+        status = await gateway.status()
+        if status["replicas"] != 1 or status["keys"] < len(keys):
+            return False
+        for key in keys:
+            headers = {"authorization": f"Bearer {key.key}"}
+            listed = await gateway.http.get("/v1/models", headers=headers)
+            if listed.status_code != 200 or not listed.json()["data"]:
+                return False
+    return True
