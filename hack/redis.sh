@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Prints the path of a redis-server for the tests: the one on PATH (Valkey's is as good), else the
 # one of Debian's packages, unpacked into the cache; nothing is installed.
+#
+#   redis.sh --debian   Debian's, whatever is on PATH
 set -euo pipefail
 # shellcheck source=hack/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -26,9 +28,11 @@ END
   chmod +x redis-server
 }
 
-for program in redis-server valkey-server; do
-  if command -v "$program"; then exit; fi
-done
+if [ "${1:-}" != --debian ]; then
+  for program in redis-server valkey-server; do
+    if command -v "$program"; then exit; fi
+  done
+fi
 home=$PIPPIN_CACHE/redis
 if ! [ -x "$home/redis-server" ]; then
   if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then

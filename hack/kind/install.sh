@@ -45,6 +45,7 @@ ingress: {enabled: true, className: traefik, host: $HOST, tls: {enabled: true}}
 networkPolicy: {serverNamespaces: [$CLOSED]}
 operator: {podAnnotations: {test/image: "$(image_id operator)"}}
 gateway: {replicas: 2, podAnnotations: {test/image: "$(image_id gateway)"}}
+redis: {image: "pippin-redis:test"}
 crds: {keep: true}
 END
 }

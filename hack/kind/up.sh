@@ -104,7 +104,7 @@ load() {
   server=pippin-server:$version-mlx
   put "$CLUSTER-worker" "$server" &&
     put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \
-      "$INGRESS_IMAGE" pippin-prometheus:test
+      "$INGRESS_IMAGE" pippin-prometheus:test pippin-redis:test
 }
 
 # put NODE IMAGE...: into the node's own containerd.
@@ -132,6 +132,7 @@ fi
 programs ingress
 step "ingress controller" ingress_controller
 step "prometheus" "$HERE/monitoring.sh" image
+step "redis" "$HERE/redis.sh"
 KIND=$(kind_program | tail -n 1)
 PATH=$("$HERE/../tools/build.sh" --where):$PATH
 if ! with_cluster kubectl get --raw /readyz >/dev/null 2>&1; then

@@ -9,6 +9,21 @@
 
 {{- define "pippin.operator.name" -}}{{ include "pippin.fullname" . }}-operator{{- end -}}
 {{- define "pippin.gateway.name" -}}{{ include "pippin.fullname" . }}-gateway{{- end -}}
+{{- define "pippin.redis.name" -}}{{ include "pippin.fullname" . }}-redis{{- end -}}
+
+{{/* Whether the release runs a Redis: not where the gateway is given another. */}}
+{{- define "pippin.redis.own" -}}
+{{- if and .Values.redis.enabled (not .Values.gateway.config.redisUrl) }}yes{{ end -}}
+{{- end -}}
+
+{{/* The Secret with the password of the Redis that the gateway uses; empty for none. */}}
+{{- define "pippin.redis.secret" -}}
+{{- if include "pippin.redis.own" . -}}
+{{- default (include "pippin.redis.name" .) .Values.redis.existingSecret -}}
+{{- else -}}
+{{- .Values.gateway.redisSecret -}}
+{{- end -}}
+{{- end -}}
 
 {{/* Labels of every object; call with (list $ "component"). The version never enters a selector. */}}
 {{- define "pippin.labels" -}}
