@@ -15,12 +15,14 @@ pytest_plugins = ["support.apiserver"]
 class ByLayer(LoadScopeScheduling):  # type: ignore[misc]
     """With several workers a layer stays on one, whose tests share clusters and servers.
 
-    With vLLM, where a server takes 40 seconds to start, the tests of a file share one.
+    With vLLM, where a server takes 40 seconds to start, those that share one stay together.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        layer = _layer(nodeid)
-        return nodeid.partition("::")[0] if layer == "vllm" else layer
+        file = Path(nodeid.partition("::")[0])
+        if file.parts[1] != "vllm":
+            return file.parts[1]
+        return nodeid if file.name == "test_running.py" else file.name
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByLayer:

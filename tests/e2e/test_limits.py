@@ -7,10 +7,13 @@ from collections import Counter
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from support.e2e import Cluster, Tenant
 from support.eventually import eventually
 from support.manifests import key, model
+
+ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 
 async def burst(client: openai.AsyncOpenAI, count: int) -> Counter[int]:
@@ -18,7 +21,7 @@ async def burst(client: openai.AsyncOpenAI, count: int) -> Counter[int]:
 
     async def one() -> int:
         try:
-            await client.chat.completions.create(model="echo", messages=[], max_tokens=1)
+            await client.chat.completions.create(model="echo", messages=ASKED, max_tokens=1)
         except openai.APIStatusError as error:
             return error.status_code
         return 200
