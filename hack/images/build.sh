@@ -65,7 +65,7 @@ build() {
   case $1 in
   operator) image operator operator operator/Dockerfile operator "${PREFIX}pippin-operator:$VERSION" ;;
   gateway) image gateway gateway gateway/Dockerfile gateway "${PREFIX}pippin-gateway:$VERSION" ;;
-  server) image server-mlx server,mlx server-image/Dockerfile mlx-cpu \
+  server) image server-mlx mlx server-image/Dockerfile mlx-cpu \
     "${PREFIX}pippin-server:$VERSION-mlx" ;;
   server-vllm-cpu) image server-vllm-cpu vllm-cpu server-image/Dockerfile vllm-cpu \
     "${PREFIX}pippin-server:$VERSION-vllm-cpu" ;;

@@ -220,6 +220,17 @@ async def test_a_redis_that_is_gone_or_hangs_is_noticed_within_a_second(
         redis.process.send_signal(signal.SIGCONT)
 
 
+async def test_a_gateway_that_stood_still_itself_does_not_blame_redis(redis: Redis) -> None:
+    async with store(redis, "g", "failClosed") as one:
+        asking = asyncio.create_task(fits(one, claim(Kind.RPM, 5)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        time.sleep(0.8)  # noqa: ASYNC251 - what is tested
+        assert await asking
+        await asyncio.sleep(0.1)
+        assert one.redis.up
+
+
 async def test_a_redis_that_never_was_there_is_waited_for(tmp_path: Path) -> None:
     absent = Redis("", tmp_path)
     async with store(absent, "g", connected=False) as alone:
