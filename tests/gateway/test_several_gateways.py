@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pippin_contract import wire
@@ -95,6 +97,55 @@ async def test_without_redis_each_lets_its_share_in_and_then_they_share_again(
         assert PASSWORD not in gateway.log.read_text()
 
 
+async def test_a_key_that_ends_is_refused_by_all_within_a_second(
+    world: World, gateways: list[Process]
+) -> None:
+    """Deleted, disabled or over: from the API server's word to the last gateway's refusal."""
+    keys = [new_key() for _ in range(30)]
+    world.model()
+    for number, key in enumerate(keys):
+        world.key(key, f"app-{number}")
+    await eventually(lambda: takes(gateways, keys), within=20)
+    took = []
+    for number, key in enumerate(keys):
+        end(world, key, number)
+        since = time.monotonic()
+        await asyncio.gather(*(refused(gateway, key) for gateway in gateways))
+        took.append(time.monotonic() - since)
+    assert max(took) < 1, sorted(took)
+
+
+def end(world: World, key: MintedKey, number: int) -> None:
+    """In one of three ways; it is done when this returns."""
+    name = f"app-{number}"
+    if number % 3 == 0:
+        world.delete(world.keys, name)
+    else:
+        spec = {"models": ["*"]}
+        over = {"enabled": False} if number % 3 == 1 else {"expiresAt": "2026-01-01T00:00:00Z"}
+        world.plane.api.update(f"{world.keys}/{name}", {"spec": {**spec, **over}})
+
+
+async def refused(gateway: Process, key: MintedKey) -> None:
+    """Wait until this gateway does not take the key any more."""
+
+    async def status() -> int:
+        return (await listing(gateway, key)).status_code
+
+    await eventually(status, until=lambda code: code == 401, within=5)
+
+
+async def takes(gateways: list[Process], keys: list[MintedKey]) -> bool:
+    """Whether every gateway takes every key."""
+    asked = [listing(gateway, key) for gateway in gateways for key in keys]
+    return all([answer.status_code == 200 for answer in await asyncio.gather(*asked)])
+
+
+async def listing(gateway: Process, key: MintedKey) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key.key}"}
+    return await gateway.http.get("/v1/models", headers=headers)
+
+
 async def told_again(redis: Redis, gateways: list[Process]) -> None:
     """Every gateway has given a sign of life since now."""
     before = redis.ask("TIME")
@@ -113,8 +164,7 @@ async def knows(gateways: list[Process], *keys: MintedKey) -> bool:
         if status["replicas"] != 1 or status["keys"] < len(keys):
             return False
         for key in keys:
-            headers = {"authorization": f"Bearer {key.key}"}
-            listed = await gateway.http.get("/v1/models", headers=headers)
+            listed = await listing(gateway, key)
             if listed.status_code != 200 or not listed.json()["data"]:
                 return False
     return True
