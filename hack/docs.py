@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from pippin_node.settings import Settings as NodeSettings
 from pippin_operator.api import honored
 from pippin_operator.settings import Settings as OperatorSettings
 from pippin_operator.telemetry import Metrics as OperatorMetrics
+from pippin_server.familiar import Familiar
 from pippin_server.settings import Settings as ServerSettings
 from pippin_server.telemetry import Telemetry as ServerTelemetry
 
@@ -210,7 +212,7 @@ def _setting_row(settings: type[BaseSettings], name: str) -> str:
 def metrics_page() -> str:
     """Every metric of every program, from the registries that it fills."""
     server = CollectorRegistry()
-    ServerTelemetry(server, model="", engine="")
+    server.register(Familiar(ServerTelemetry(server, model="", engine=""), time.monotonic))
     registries = {
         "gateway": GatewayTelemetry().registry,
         "server": server,

@@ -26,15 +26,27 @@ from pippin_edge.request_id import RequestId
 from .admission import Admission
 from .answering import Kitchen
 from .engines.base import Generator, Host
+from .familiar import Familiar
+from .figures import Figures
 from .lifecycle import Lifecycle
 from .measure import Measure
-from .routes import admin, chat, completions, health, hosted, metrics, models
+from .routes import admin, chat, completions, diagnostics, health, hosted, metrics, models
 from .routes.reading import Counter, Desk
 from .settings import Settings
 from .telemetry import Telemetry
 
-#: No key is asked for here; /internal/drain asks by itself.
-OPEN_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics", "/internal/drain"})
+#: No key is asked for here: probes and figures. Those below /internal ask by themselves.
+OPEN_PATHS = frozenset(
+    {
+        "/health",
+        "/ready",
+        "/livez",
+        "/metrics",
+        "/v1/metrics",
+        "/internal/drain",
+        "/internal/diagnostics",
+    }
+)
 
 Verify = Callable[[str], object]
 
@@ -75,6 +87,11 @@ def create_app(
         clock=clock.monotonic,
     )
     telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
+    figures = Figures(clock.monotonic)
+    telemetry.cache_use = lambda: (
+        engine.activity().cache_hits,
+        engine.activity().cache_misses,
+    )
     kitchen = Kitchen(admission, lifecycle, telemetry, clock)
     api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in (
@@ -82,6 +99,9 @@ def create_app(
         models.router(config, lifecycle, int(clock.wall())),
         health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
         metrics.router(admission, lifecycle, telemetry),
+        diagnostics.router(
+            diagnostics.Diagnostics(config, lifecycle, figures, clock), verify or _nobody
+        ),
         admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
     ):
         api.include_router(router)
@@ -93,7 +113,8 @@ def create_app(
     app = errors.ErrorEnvelope(app)
     if settings.access_log:
         app = AccessLog(app, around.write_access_line, clock=clock)
-    app = RequestId(Measure(app, telemetry, clock))
+    telemetry.registry.register(Familiar(telemetry, clock.monotonic))
+    app = RequestId(Measure(app, telemetry, figures, clock))
     return Server(app, lifecycle, admission)
 
 

@@ -6,6 +6,7 @@ from pippin_edge.access_log import CLIENT_CLOSED
 from pippin_edge.asgi import App, Message, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
 
+from .figures import Figures
 from .telemetry import Telemetry
 
 #: Paths that are counted by name; all others are one.
@@ -15,6 +16,8 @@ _ENDPOINTS = {
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
 }
+#: Those that the model answers.
+_ANSWERED = frozenset({"chat", "completions", "embeddings"})
 #: Probes and scrapes would drown what people ask.
 _QUIET = frozenset({"/health", "/ready", "/livez", "/metrics"})
 
@@ -22,9 +25,10 @@ _QUIET = frozenset({"/health", "/ready", "/livez", "/metrics"})
 class Measure:
     """Outermost but for the request's id: refusals count too."""
 
-    def __init__(self, app: App, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(self, app: App, telemetry: Telemetry, figures: Figures, clock: Clock) -> None:
         self.app = app
         self.telemetry = telemetry
+        self.figures = figures
         self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,4 +48,7 @@ class Measure:
             await self.app(scope, receive, watched)
         finally:
             endpoint = _ENDPOINTS.get(scope["path"], "other")
-            self.telemetry.answered(endpoint, status, self.clock.monotonic() - began)
+            seconds = self.clock.monotonic() - began
+            self.telemetry.answered(endpoint, status, seconds)
+            if endpoint in _ANSWERED:
+                self.figures.answered(seconds)

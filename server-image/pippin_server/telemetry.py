@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -47,6 +48,9 @@ class Telemetry:
         self._make_token_metrics(registry)
         self._make_gauges(registry)
         build_info(registry, "server", __version__)
+        #: Set by who knows: tokens of prompts that were in the prompt cache, and that were not.
+        self.cache_use: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.add(self._cache)
 
     def _make_token_metrics(self, registry: CollectorRegistry) -> None:
         def times(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -97,6 +101,15 @@ class Telemetry:
             self.first_token.observe(seconds)
         for seconds in between:
             self.inter_token.observe(seconds)
+
+    def _cache(self) -> Iterable[Metric]:
+        for name, words, value in zip(
+            ("hits", "misses"), ("found in", "not found in"), self.cache_use(), strict=True
+        ):
+            words = f"Tokens of prompts that were {words} the prompt cache."
+            found = CounterMetricFamily(f"pippin_server_prompt_cache_{name}", words, labels=_BY)
+            found.add_metric(self._names, value)
+            yield found
 
     def add(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         """Show these with ours."""

@@ -54,8 +54,10 @@ async def test_only_the_gateways_token_for_this_model_opens(tmp_path: Path) -> N
         assert "www-authenticate" in anonymous.headers
         for path in ("/v1/models", "/v1/queue/stats", "/nothing"):
             assert (await server.get(path)).status_code == 401
-        for path in ("/health", "/ready", "/livez", "/metrics"):
+        for path in ("/health", "/ready", "/livez", "/metrics", "/v1/metrics"):
             assert (await server.get(path)).status_code == 200
+        # From this machine only.
+        assert (await server.get("/internal/diagnostics")).status_code == 200
         drained = await server.post("/internal/drain", {})
         assert drained.status_code == 200
 

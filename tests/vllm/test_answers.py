@@ -197,6 +197,17 @@ async def test_the_metrics_count_and_have_names_that_prometheus_wants(smol: Runn
     assert problems((await smol.get("/metrics")).text) == []
 
 
+async def test_a_prompt_that_was_read_before_is_found_in_the_cache(smol: Running) -> None:
+    body = {"model": "smol", "prompt": "One, two, three, four. " * 40, "max_tokens": 1}
+    assert (await smol.post("/v1/completions", body)).status_code == 200
+    before = (await smol.get("/v1/metrics")).json()["cache"]
+    assert before["misses"] > 128
+    assert (await smol.post("/v1/completions", body)).status_code == 200
+    after = (await smol.get("/v1/metrics")).json()["cache"]
+    assert after["hits"] >= before["hits"] + 128 and 0 < after["hit_rate"] < 1
+    assert await smol.metric("pippin_server_prompt_cache_hits_total") == after["hits"]
+
+
 async def test_its_lines_in_the_log_are_ours(smol: Running) -> None:
     """vLLM's, of all its processes, as JSON; and ours are not lost behind them."""
     assert '"event": "model.ready"' in smol.log

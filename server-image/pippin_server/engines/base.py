@@ -137,13 +137,16 @@ class Loaded:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """What an engine is doing. `batch`: requests in the step at hand; the last token was made, or
-    the first request came to an idle engine, at `progressed_at` (monotonic).
+    the first request came to an idle engine, at `progressed_at` (monotonic). Cache: tokens of
+    prompts that were found in the prompt cache, and that were not.
     """
 
     active: int
     batch: int
     progressed_at: float
     alive: bool = True
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 #: Told by an engine while it loads: percent, and what it is at.

@@ -23,7 +23,7 @@ def router(
 
     @routes.post("/internal/drain")
     async def drain(request: Request) -> Response:
-        if not _is_local(request):
+        if not is_local(request):
             verify(token(request.scope["headers"]))
         drained = await admission.drain(drain_timeout)
         return answer(request, {"drained": drained, "active": admission.active})
@@ -31,7 +31,8 @@ def router(
     return routes
 
 
-def _is_local(request: Request) -> bool:
+def is_local(request: Request) -> bool:
+    """Whether the caller is on this machine."""
     if request.client is None:
         return False
     try:

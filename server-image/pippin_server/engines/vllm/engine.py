@@ -46,13 +46,14 @@ class Settings:
 
 
 class VllmEngine(Host):
-    """`batch` and `progressed_at` are written by `stats.Steps`."""
+    """`batch`, `progressed_at` and the cache's numbers are written by `stats.Steps`."""
 
     name = "vllm"
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.batch = 0
         self.progressed_at = clock()
+        self.cache_hits = self.cache_misses = 0
         self._settings = settings
         self._clock = clock
         self._active = 0
@@ -89,7 +90,14 @@ class VllmEngine(Host):
 
     def activity(self) -> Activity:
         alive = self._llm is None or not self._llm.errored
-        return Activity(self._active, self.batch, self.progressed_at, alive)
+        return Activity(
+            active=self._active,
+            batch=self.batch,
+            progressed_at=self.progressed_at,
+            alive=alive,
+            cache_hits=self.cache_hits,
+            cache_misses=self.cache_misses,
+        )
 
     async def close(self) -> None:
         if self._llm is not None:

@@ -31,6 +31,9 @@ class Steps(StatLoggerBase):  # type: ignore[misc]
         if scheduler_stats is not None:
             engine.batch = scheduler_stats.num_running_reqs
             engine.progressed_at = self._clock()
+            cache = scheduler_stats.prefix_cache_stats
+            engine.cache_hits += cache.hits
+            engine.cache_misses += cache.queries - cache.hits
         if iteration_stats is not None:
             engine.meter.step(
                 prompt=iteration_stats.num_prompt_tokens,

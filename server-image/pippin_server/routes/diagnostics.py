@@ -1,0 +1,176 @@
+"""GET /v1/metrics and /internal/diagnostics: for people and scripts that read JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pippin_contract.serverconfig import ServerConfig
+from pippin_edge.authenticate import token
+from pippin_edge.clock import Clock
+from pippin_edge.errors import BadRequest
+from pippin_edge.metrics import CONTENT_TYPE
+
+from ..figures import WINDOW, Figures
+from ..lifecycle import Lifecycle
+from .admin import is_local
+from .json import answer
+
+GIB = 1024**3
+
+
+class Diagnostics:
+    """What there is to tell of one model's server."""
+
+    def __init__(
+        self, config: ServerConfig, lifecycle: Lifecycle, figures: Figures, clock: Clock
+    ) -> None:
+        self._config = config
+        self._lifecycle = lifecycle
+        self._figures = figures
+        self._clock = clock
+
+    def performance(self) -> dict[str, object]:
+        """The prompt cache, times, memory and throughput."""
+        figures, latency = self._figures, self._figures.latency()
+        return {
+            "timestamp": _stamp(self._clock.wall()),
+            "uptime_seconds": round(figures.uptime, 3),
+            "cache": self._cache(),
+            "latency": {
+                "p50_ms": latency.p50,
+                "p95_ms": latency.p95,
+                "p99_ms": latency.p99,
+                "samples": latency.samples,
+            },
+            "memory": figures.memory_mb(),
+            "throughput": {
+                "requests_per_second": round(figures.per_second(), 4),
+                "total_requests": figures.requests,
+                "window_seconds": WINDOW,
+            },
+        }
+
+    def everything(self) -> dict[str, object]:
+        """Model, queue and configuration."""
+        began = self._clock.monotonic()
+        lifecycle, admission = self._lifecycle, self._lifecycle.admission
+        why = lifecycle.not_ready()
+        found: dict[str, object] = {
+            "timestamp": _stamp(self._clock.wall()),
+            "status": "ok" if why is None else "unhealthy",
+            "handler_initialized": lifecycle.stage == "ready",
+            "registry_initialized": True,
+            # What a GPU's memory holds nobody has looked at yet.
+            "vram": {"enabled": False, "model_count": int(lifecycle.stage == "ready")},
+            "models": self._models(),
+            "queue": {
+                "active": admission.active,
+                "pending": admission.pending,
+                "max_concurrency": admission.max_concurrency,
+            },
+            "config": {
+                "model_type": self._config.model.task,
+                "engine": lifecycle.engine.name,
+                "max_concurrency": admission.max_concurrency,
+                "context_length": lifecycle.loaded.context_length if lifecycle.loaded else None,
+                "warmup_completed": lifecycle.warmed_up,
+            },
+        }
+        if why is not None:
+            found["reason"] = why
+        found["diagnostics_latency_ms"] = round((self._clock.monotonic() - began) * 1000, 3)
+        return found
+
+    def _cache(self) -> dict[str, object]:
+        """Tokens of prompts that the engine had already, and that it had to read."""
+        seen = self._lifecycle.engine.activity()
+        asked = seen.cache_hits + seen.cache_misses
+        rate = round(seen.cache_hits / asked, 4) if asked else 0.0
+        return {"hits": seen.cache_hits, "misses": seen.cache_misses, "hit_rate": rate}
+
+    def _models(self) -> dict[str, object]:
+        loaded, figures = self._lifecycle.loaded, self._figures
+        if loaded is None:
+            return {"count": 0, "stats": []}
+        last = figures.last_at
+        if last is not None:
+            last = self._clock.wall() - (self._clock.monotonic() - last)
+        model = self._config.model
+        one = {
+            "model_id": self._config.served_name,
+            "type": model.task if model else "chat",
+            "family": (model.family if model else "") or None,
+            "request_count": figures.requests,
+            "vram_usage_gb": round(loaded.bytes / GIB, 3),
+            "last_access": None if last is None else _stamp(last),
+            "created_at": _stamp(self._clock.wall() - figures.uptime),
+        }
+        return {"count": 1, "stats": [one]}
+
+
+def _stamp(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+
+
+class _Prometheus(Collector):
+    """The same figures under the names that scripts of earlier servers know."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+
+    def collect(self) -> Iterable[Metric]:
+        told, prefix = self._told, "mlx_server_"
+        for name in ("hits", "misses"):
+            words = f"Tokens of prompts: {name} of the prompt cache."
+            yield CounterMetricFamily(f"{prefix}cache_{name}", words, told["cache"][name])
+        gauges = {
+            "cache_hit_rate": ("Share of hits.", told["cache"]["hit_rate"]),
+            **{
+                f"latency_{name}_ms": (f"Latency, {name}.", told["latency"][f"{name}_ms"])
+                for name in ("p50", "p95", "p99")
+            },
+            **{
+                f"memory_{name}_mb": (f"Memory, {name}.", told["memory"][f"{name}_mb"])
+                for name in ("current", "peak", "growth")
+            },
+            "throughput_rps": ("Answers a second.", told["throughput"]["requests_per_second"]),
+        }
+        for name, (words, value) in gauges.items():
+            yield GaugeMetricFamily(prefix + name, words, value)
+        words = "Seconds since the start."
+        yield CounterMetricFamily(f"{prefix}uptime_seconds", words, told["uptime_seconds"])
+
+
+def router(diagnostics: Diagnostics, verify: Callable[[str], object]) -> APIRouter:
+    """`verify` raises Unauthenticated; asked only when the caller is not on this machine."""
+    routes = APIRouter()
+
+    @routes.get("/v1/metrics")
+    async def performance(request: Request) -> Response:
+        told = diagnostics.performance()
+        match request.query_params.get("format", "json"):
+            case "json":
+                return answer(request, told)
+            case "prometheus":
+                registry = CollectorRegistry()
+                registry.register(_Prometheus(told))
+                text = generate_latest(registry)
+                return Response(text, headers={"content-type": CONTENT_TYPE.decode()})
+        raise BadRequest("format is json or prometheus", param="format")
+
+    @routes.get("/internal/diagnostics")
+    async def everything(request: Request) -> Response:
+        if not is_local(request):
+            verify(token(request.scope["headers"]))
+        return answer(request, diagnostics.everything())
+
+    return routes
