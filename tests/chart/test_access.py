@@ -125,15 +125,18 @@ def test_server_pods_hear_only_the_gateway_and_the_scraper(chart: Chart) -> None
         }
 
 
-def test_the_gateway_reaches_servers_macs_dns_and_the_api_server_only(chart: Chart) -> None:
+def test_the_gateway_reaches_servers_redis_macs_dns_and_the_api_server_only(chart: Chart) -> None:
     policy = chart.one("NetworkPolicy", "pippin-gateway")["spec"]
-    dns, api, servers, macs = policy["egress"]
+    dns, api, servers, redis, macs = policy["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert {port["port"] for port in api["ports"]} == {443, 6443}
     assert servers["to"][0]["podSelector"]["matchLabels"] == SERVER_LABELS
     assert servers["ports"] == [{"port": wire.SERVER_PORT, "protocol": "TCP"}]
+    assert redis["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "redis"
+    assert redis["ports"] == [{"port": 6379, "protocol": "TCP"}]
     assert macs == {"ports": [{"port": NODE_PORT, "protocol": "TCP"}]}
-    none = chart.one("NetworkPolicy", "pippin-gateway", "networkPolicy.nodeAgentPorts=null")
+    without = ("networkPolicy.nodeAgentPorts=null", "redis.enabled=false")
+    none = chart.one("NetworkPolicy", "pippin-gateway", *without)
     assert none["spec"]["egress"] == [dns, api, servers]
     (door,) = policy["ingress"]
     assert "from" not in door

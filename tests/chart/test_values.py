@@ -54,7 +54,7 @@ def test_the_linter_passes_with_every_switch_on(chart: Chart) -> None:
         ("networkPolicy.gatewayFrom[0].namespace=web", "'namespace'"),
         ("monitoring.interval=often", "/monitoring/interval"),
         ("rbac.create=true", "'create'"),
-        ("redis.enabled=true", "'redis'"),
+        ("postgres.enabled=true", "'postgres'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(chart: Chart, wrong: str, field: str) -> None:
