@@ -220,6 +220,22 @@ async def test_a_redis_that_is_gone_or_hangs_is_noticed_within_a_second(
         redis.process.send_signal(signal.SIGCONT)
 
 
+async def test_a_long_outage_with_many_keys_is_told_in_few_words(redis: Redis) -> None:
+    claims = [claim(Kind.RPM, 10_000, owner=f"key/n/{number}") for number in range(3000)]
+    absent = Redis("", redis.directory, port=redis.port)
+    redis.kill()
+    async with store(absent, "g", connected=False) as one:
+        for mine in claims:
+            for _ in range(3):
+                assert await fits(one, mine)
+        await redis.start()
+        await eventually(lambda: one.redis.up, within=10)
+        for mine in claims[::500]:
+            (verdict,), _ = await one.take([mine])
+            assert verdict.remaining == 10_000 - 4
+    assert all(int(redis.ask("ZCARD", f"pippin:{mine.meter}")) <= 3 for mine in claims[::500])
+
+
 async def test_a_gateway_that_stood_still_itself_does_not_blame_redis(redis: Redis) -> None:
     async with store(redis, "g", "failClosed") as one:
         asking = asyncio.create_task(fits(one, claim(Kind.RPM, 5)))

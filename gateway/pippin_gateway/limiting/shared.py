@@ -23,6 +23,11 @@ from pippin_edge.limits.meters import SECONDS
 from .redis import Address, Redis, RedisGone
 
 PREFIX = "pippin:"
+#: Entries that Redis is told of in one command, for which others wait.
+AT_ONCE = 2000
+
+#: Meter, cost, age in µs.
+Entry = tuple[str, int, int]
 _WINDOWS = frozenset({Kind.RPM, Kind.TPM})
 
 #: What holds while Redis is away: this gateway's share, nothing at all, or no request passes.
@@ -176,26 +181,35 @@ class SharedStore:
         """Tell Redis what was let in while it did not count, and what is under way."""
         now = self._monotonic()
         since, self._gone_since = self._gone_since, None if self.redis.up else now
-        entries = [(name, n, 0) for name, n in self._local.under_way().items()] + self._owing()
+        entries: list[Entry] = [
+            (name, n, 0) for name, n in self._local.under_way().items()
+        ] + self._owing()
         if since is not None:
-            noted = self._local.since(since)
-            entries += [(name, cost, round(age * 1e6)) for name, age, cost in noted if cost]
-        if entries:
-            await self._tell(entries)
+            entries += by_second(self._local.since(since))
+        for start in range(0, len(entries), AT_ONCE):
+            await self._tell(entries[start : start + AT_ONCE])
 
-    def _owing(self) -> list[tuple[str, int, int]]:
+    def _owing(self) -> list[Entry]:
         """Tokens of today that Redis does not know of."""
         owed = [(name, tokens, 0) for name, tokens in self._owed.items()]
         self._owed.clear()
         return owed
 
-    def _tell(self, entries: list[tuple[str, int, int]]) -> asyncio.Future[object]:
-        """Meter, cost, age in µs."""
+    def _tell(self, entries: list[Entry]) -> asyncio.Future[object]:
         arguments: list[object] = [self._gateway, f"{self._gateway}-{next(self._requests)}"]
         for name, cost, age in entries:
             arguments += (name.partition("/")[0], str(cost), str(age))
         keys = [PREFIX + name for name, _, _ in entries]
         return self.redis.send_script("restore", keys, arguments)
+
+
+def by_second(noted: list[tuple[str, float, int]]) -> list[Entry]:
+    """What was noted (meter, age in seconds, cost), one entry for each meter and second: as if all
+    of it had been at the second's end."""
+    sums: Counter[tuple[str, int]] = Counter()
+    for name, age, cost in noted:
+        sums[name, int(age)] += cost
+    return [(name, cost, age * 1_000_000) for (name, age), cost in sums.items() if cost]
 
 
 def _keys(claims: Sequence[Claim]) -> list[str]:
