@@ -48,6 +48,7 @@ def find(part: bytes) -> tuple[int, int] | None:
 def hide(part: bytes) -> bytes:
     """Whole events without what a client gets that asked for its usage: the event that tells
     nothing else, and the word in every event before that there is none yet."""
+    part = part.replace(b',"usage":null', b"")  # as our own servers and OpenAI write it
     if b'"usage"' not in part:
         return part
     part = _NONE_YET.sub(b"", part)
