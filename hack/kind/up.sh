@@ -97,14 +97,17 @@ ingress_controller() {
   rm -rf "$root"
 }
 
-# load: every image where its Pods may run. The nodes unpack one when they first need it.
+# load: every image where its Pods may run, into both nodes at once. They unpack one when they first
+# need it.
 load() {
-  local version server
+  local version server other
   version=$(version)
   server=pippin-server:$version-mlx
-  put "$CLUSTER-worker" "$server" &&
-    put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \
-      "$INGRESS_IMAGE" pippin-prometheus:test pippin-redis:test
+  put "$CLUSTER-worker" "$server" &
+  other=$!
+  put "$CLUSTER-worker2" "$server" "pippin-operator:$version" "pippin-gateway:$version" \
+    "$INGRESS_IMAGE" pippin-prometheus:test pippin-redis:test &&
+    wait "$other"
 }
 
 # put NODE IMAGE...: into the node's own containerd.
