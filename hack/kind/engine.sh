@@ -146,3 +146,16 @@ engine_restore() {
   done
   rm -f "$ENGINE_HOME/before"
 }
+
+# test_image IMAGE PUBLISHED COMMAND...: unless it is there, the published one under that name, or,
+# where no registry can be reached, what the command makes.
+test_image() {
+  local image=$1 published=$2
+  shift 2
+  if in_engine docker image inspect "$image" >/dev/null 2>&1; then return; fi
+  if host_docker; then
+    docker pull "$published" && docker tag "$published" "$image"
+  else
+    "$@"
+  fi
+}

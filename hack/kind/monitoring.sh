@@ -32,15 +32,7 @@ from_debian() {
 }
 
 case ${1:-} in
-image)
-  if in_engine docker image inspect "$IMAGE" >/dev/null 2>&1; then exit; fi
-  if host_docker; then
-    docker pull "$PUBLISHED"
-    docker tag "$PUBLISHED" "$IMAGE"
-  else
-    from_debian
-  fi
-  ;;
+image) test_image "$IMAGE" "$PUBLISHED" from_debian ;;
 crd)
   go=$("$HERE/../tools/build.sh" --go)
   found=$("$go" mod download -json "$OPERATOR")

@@ -19,10 +19,4 @@ from_debian() {
     in_engine docker build -t "$IMAGE" -f - "$home"
 }
 
-if in_engine docker image inspect "$IMAGE" >/dev/null 2>&1; then exit; fi
-if host_docker; then
-  docker pull "$PUBLISHED"
-  docker tag "$PUBLISHED" "$IMAGE"
-else
-  from_debian
-fi
+test_image "$IMAGE" "$PUBLISHED" from_debian

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -40,28 +40,10 @@ async def store(
 
 
 @asynccontextmanager
-async def stores(
-    redis: Redis, count: int, away: Away = "localShare"
-) -> AsyncIterator[list[SharedStore]]:
-    """Several gateways that know of each other."""
-    async with store(redis, "g0", away) as first:
-        if count == 1:
-            yield [first]
-            return
-        async with stores_named(redis, [f"g{i}" for i in range(1, count)], away) as others:
-            yield [first, *others]
-
-
-@asynccontextmanager
-async def stores_named(
-    redis: Redis, names: list[str], away: Away
-) -> AsyncIterator[list[SharedStore]]:
-    async with store(redis, names[0], away) as first:
-        if len(names) == 1:
-            yield [first]
-            return
-        async with stores_named(redis, names[1:], away) as others:
-            yield [first, *others]
+async def stores(redis: Redis, count: int) -> AsyncIterator[list[SharedStore]]:
+    """Several gateways."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(store(redis, f"g{i}")) for i in range(count)]
 
 
 def claim(kind: Kind, limit: int, cost: int = 1, owner: str = "key/team-a/app") -> Claim:
@@ -234,6 +216,26 @@ async def test_a_long_outage_with_many_keys_is_told_in_few_words(redis: Redis) -
             (verdict,), _ = await one.take([mine])
             assert verdict.remaining == 10_000 - 4
     assert all(int(redis.ask("ZCARD", f"pippin:{mine.meter}")) <= 3 for mine in claims[::500])
+
+
+async def test_what_redis_could_not_be_told_it_is_told_the_next_time(redis: Redis) -> None:
+    rpm, day = claim(Kind.RPM, 10), claim(Kind.TOKENS_PER_DAY, 100)
+    key = f"pippin:{rpm.meter}"
+    async with store(redis, "g") as one:
+        redis.ask("SET", key, "in the way")
+        redis.kill()
+        receipts = [await fits(one, rpm, day) for _ in range(3)]
+        for receipt in receipts:
+            assert receipt
+            one.settle(receipt, {"key/team-a/app": 9})
+        await redis.start()
+        await eventually(lambda: "WRONGTYPE" in str(redis.ask("INFO", "errorstats")), within=10)
+        assert not one.redis.up
+        redis.ask("DEL", key)
+        await eventually(lambda: one.redis.up, within=10)
+        (requests, tokens), _ = await one.take([rpm, day])
+        assert requests.remaining == 10 - 3 - 1
+        assert tokens.remaining <= 100 - 3 * 9 - 1
 
 
 async def test_a_gateway_that_stood_still_itself_does_not_blame_redis(redis: Redis) -> None:

@@ -28,16 +28,15 @@ class Estimator:
 
     def tokens(self, model: str, asked: dict[str, Any], body: bytes) -> int:
         """Prompt and completion together, at least 1."""
-        learned = self._learned.get(model) or _Learned()
         prompt = self.prompt(model, body)
         if "input" in asked:  # embeddings answer with no tokens
             return prompt
+        learned = self._learned.get(model)
+        completion = learned.completion if learned else COMPLETION
         most = asked.get("max_completion_tokens") or asked.get("max_tokens")
-        completion = learned.completion
         if isinstance(most, int) and 0 < most < completion:
             completion = most
-        choices = asked.get("n")
-        return prompt + completion * (choices if isinstance(choices, int) and choices > 1 else 1)
+        return prompt + completion * _choices(asked)
 
     def prompt(self, model: str, body: bytes) -> int:
         """The prompt alone."""
@@ -57,8 +56,7 @@ class Estimator:
         if prompt and size:
             learned.density += LEARNING * (prompt / size - learned.density)
         if "input" not in asked:
-            choices = asked.get("n")
-            learned.answered(completion // (choices if isinstance(choices, int) and choices else 1))
+            learned.answered(completion // _choices(asked))
 
 
 class _Learned:
@@ -80,6 +78,12 @@ class _Learned:
         if self._new == EVERY:
             self._new = 0
             self.completion = max(1, sorted(answers)[int(len(answers) * 0.95)])
+
+
+def _choices(asked: dict[str, Any]) -> int:
+    """Answers that are asked for; what makes no sense the replica refuses."""
+    choices = asked.get("n")
+    return choices if isinstance(choices, int) and choices > 1 else 1
 
 
 def _text_bytes(body: bytes) -> int:

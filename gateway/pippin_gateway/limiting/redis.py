@@ -107,7 +107,7 @@ class Redis:
             except (RedisGone, OSError, TimeoutError) as error:
                 if self._greeted:
                     pause, told = 0.05, ""
-                why = str(error) or type(error).__name__
+                why = str(error) or f"no connection within {CONNECT:g} s"
                 if why != told:
                     told = why
                     log.warning("redis.gone", host=self._where.host, why=why)

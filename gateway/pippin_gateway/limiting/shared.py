@@ -97,6 +97,7 @@ class SharedStore:
         self._requests = itertools.count()
         #: When the first request since then was let in without Redis.
         self._gone_since: float | None = None
+        #: Tokens of today, by meter, that Redis does not know of.
         self._owed: Counter[str] = Counter()
         self.redis = Redis(where, self._restore, gateway)
 
@@ -157,7 +158,8 @@ class SharedStore:
                 arguments += (str(claim.kind), str(claim.cost), str(cost))
             self.redis.send_script("settle", _keys([claim for claim, _ in wrong]), arguments)
         if self._owed:
-            self._tell(self._owing())
+            self._tell([(name, owed, 0) for name, owed in self._owed.items()])
+            self._owed.clear()
 
     def _alone(self, claims: Sequence[Claim]) -> tuple[list[Verdict], Receipt | None]:
         if self._away == "failClosed":
@@ -178,22 +180,21 @@ class SharedStore:
         return claim._replace(limit=limit, cost=min(claim.cost, limit))
 
     async def _restore(self) -> None:
-        """Tell Redis what was let in while it did not count, and what is under way."""
-        now = self._monotonic()
-        since, self._gone_since = self._gone_since, None if self.redis.up else now
-        entries: list[Entry] = [
-            (name, n, 0) for name, n in self._local.under_way().items()
-        ] + self._owing()
-        if since is not None:
-            entries += by_second(self._local.since(since))
+        """Tell Redis what was let in while it did not count, and what is under way.
+
+        What it was not told because the connection failed it is told the next time.
+        """
+        now, owed = self._monotonic(), Counter(self._owed)
+        entries: list[Entry] = [(name, n, 0) for name, n in self._local.under_way().items()]
+        entries += [(name, tokens, 0) for name, tokens in owed.items()]
+        if self._gone_since is not None:
+            entries += by_second(self._local.since(self._gone_since))
         for start in range(0, len(entries), AT_ONCE):
             await self._tell(entries[start : start + AT_ONCE])
-
-    def _owing(self) -> list[Entry]:
-        """Tokens of today that Redis does not know of."""
-        owed = [(name, tokens, 0) for name, tokens in self._owed.items()]
-        self._owed.clear()
-        return owed
+        self._gone_since = None if self.redis.up else now
+        self._owed.subtract(owed)
+        # A debt may be negative: more was reserved than it took.
+        self._owed = Counter({name: left for name, left in self._owed.items() if left})
 
     def _tell(self, entries: list[Entry]) -> asyncio.Future[object]:
         arguments: list[object] = [self._gateway, f"{self._gateway}-{next(self._requests)}"]
