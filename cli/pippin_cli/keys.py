@@ -29,9 +29,9 @@ def create(kubectl: Kubectl, typed: argparse.Namespace) -> None:
     """Create one, wait until it is good, say where it is."""
     body = api_key(typed)
     if typed.dry_run:
-        print(kubectl.apply(body, "--dry-run=server", "-o", "yaml"), end="")
+        print(kubectl.create(body, "--dry-run=server", "-o", "yaml"), end="")
         return
-    kubectl.apply(body)
+    kubectl.create(body)
     key = _wait(kubectl, typed.name, typed.timeout, lambda status: status.get("phase") == "Active")
     print(f"key {_where(key)} is good, its id is {key['status']['keyId']}")
     if typed.reveal:
@@ -123,10 +123,15 @@ def _wait(
 
 
 def _why(key: dict[str, Any]) -> str:
+    return _trouble(key) or "it has not looked at the key yet; does it run?"
+
+
+def _trouble(key: dict[str, Any]) -> str:
+    """Reason and message of Ready while it is not true."""
     for condition in key.get("status", {}).get("conditions", ()):
         if condition["type"] == "Ready" and condition["status"] != "True":
             return f"{condition['reason']}: {condition['message']}"
-    return "it has not looked at the key yet; does it run?"
+    return ""
 
 
 def _where(key: dict[str, Any]) -> str:
@@ -137,7 +142,6 @@ def _facts(key: dict[str, Any]) -> list[tuple[str, str]]:
     spec, status = key["spec"], key.get("status", {})
     limits = spec.get("limits") or {}
     told = [f"{field} {limits[field]}" for field in LIMITS.values() if field in limits]
-    ready = [c for c in status.get("conditions", ()) if c["type"] == "Ready"]
     facts = [
         ("Key", _where(key)),
         ("Phase", status.get("phase", "not looked at yet")),
@@ -153,7 +157,7 @@ def _facts(key: dict[str, Any]) -> list[tuple[str, str]]:
         for row in status.get("keys", ())
         if row["id"] != status.get("keyId") and row.get("notAfter")
     ]
-    facts += [("Trouble", f"{c['reason']}: {c['message']}") for c in ready if c["status"] != "True"]
+    facts.append(("Trouble", _trouble(key)))
     return [(name, value) for name, value in facts if value]
 
 

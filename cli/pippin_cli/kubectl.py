@@ -38,6 +38,6 @@ class Kubectl:
         """The object that it prints."""
         return json.loads(self.run(*arguments, "-o", "json"))
 
-    def apply(self, body: dict[str, Any], *arguments: str) -> str:
+    def create(self, body: dict[str, Any], *arguments: str) -> str:
         """Create an object. Raises Failed when there is one of that name."""
         return self.run("create", *arguments, "-f", "-", stdin=json.dumps(body))

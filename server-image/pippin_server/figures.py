@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -106,5 +107,4 @@ def _percentile(sorted_values: Sequence[float], share: float) -> float:
     """By the nearest rank."""
     if not sorted_values:
         return 0.0
-    rank = max(0, -(-len(sorted_values) * share // 1))
-    return sorted_values[min(len(sorted_values), int(rank)) - 1]
+    return sorted_values[math.ceil(len(sorted_values) * share) - 1]

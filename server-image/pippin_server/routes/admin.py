@@ -23,16 +23,20 @@ def router(
 
     @routes.post("/internal/drain")
     async def drain(request: Request) -> Response:
-        if not is_local(request):
-            verify(token(request.scope["headers"]))
+        require_insider(request, verify)
         drained = await admission.drain(drain_timeout)
         return answer(request, {"drained": drained, "active": admission.active})
 
     return routes
 
 
-def is_local(request: Request) -> bool:
-    """Whether the caller is on this machine."""
+def require_insider(request: Request, verify: Callable[[str], object]) -> None:
+    """Who is not on this machine shows a token, of which `verify` raises Unauthenticated."""
+    if not _is_local(request):
+        verify(token(request.scope["headers"]))
+
+
+def _is_local(request: Request) -> bool:
     if request.client is None:
         return False
     try:

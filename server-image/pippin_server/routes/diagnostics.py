@@ -14,14 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pippin_contract.serverconfig import ServerConfig
-from pippin_edge.authenticate import token
 from pippin_edge.clock import Clock
 from pippin_edge.errors import BadRequest
 from pippin_edge.metrics import CONTENT_TYPE
 
 from ..figures import WINDOW, Figures
 from ..lifecycle import Lifecycle
-from .admin import is_local
+from .admin import require_insider
 from .json import answer
 
 GIB = 1024**3
@@ -151,7 +150,7 @@ class _Prometheus(Collector):
 
 
 def router(diagnostics: Diagnostics, verify: Callable[[str], object]) -> APIRouter:
-    """`verify` raises Unauthenticated; asked only when the caller is not on this machine."""
+    """`verify`: see `admin.require_insider`."""
     routes = APIRouter()
 
     @routes.get("/v1/metrics")
@@ -169,8 +168,7 @@ def router(diagnostics: Diagnostics, verify: Callable[[str], object]) -> APIRout
 
     @routes.get("/internal/diagnostics")
     async def everything(request: Request) -> Response:
-        if not is_local(request):
-            verify(token(request.scope["headers"]))
+        require_insider(request, verify)
         return answer(request, diagnostics.everything())
 
     return routes
