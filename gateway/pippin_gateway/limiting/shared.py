@@ -186,11 +186,12 @@ class SharedStore:
         """
         now, owed = self._monotonic(), Counter(self._owed)
         entries: list[Entry] = [(name, n, 0) for name, n in self._local.under_way().items()]
-        entries += [(name, tokens, 0) for name, tokens in owed.items()]
         if self._gone_since is not None:
             entries += by_second(self._local.since(self._gone_since))
         for start in range(0, len(entries), AT_ONCE):
             await self._tell(entries[start : start + AT_ONCE])
+        if owed:  # last: told twice, it would be wrong for the rest of the day, not for a minute
+            await self._tell([(name, tokens, 0) for name, tokens in owed.items()])
         self._gone_since = None if self.redis.up else now
         self._owed.subtract(owed)
         # A debt may be negative: more was reserved than it took.
