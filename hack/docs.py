@@ -269,6 +269,7 @@ GATEWAY_FIXED = {
     "version": "Version of this file.",
     "port": "Port of the endpoint; a native node chooses another.",
     "signingKeyDir": "Directory of the mounted signing keys.",
+    "adminDir": "Directory of the mounted `token` that opens `/admin`.",
     "redisSecretDir": "Directory of the mounted `password` and `ca.crt` of the Redis.",
 }
 PROGRAMS: dict[str, type[BaseSettings]] = {

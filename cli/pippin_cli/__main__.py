@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pippin_contract import __version__
 
-from . import keys
+from . import explain, keys
 from .kubectl import Failed, Kubectl
 from .manifest import expiry
 
@@ -28,11 +28,11 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Every command and flag."""
-    root = argparse.ArgumentParser(prog="kubectl pippin", description="Keys of Pippin's endpoint.")
+    words = "Keys of Pippin's endpoint, and how requests fared."
+    root = argparse.ArgumentParser(prog="kubectl pippin", description=words)
     root.add_argument("--version", action="version", version=__version__)
-    key = root.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "key", help="create, show, replace and end API keys"
-    )
+    areas = root.add_subparsers(required=True, metavar="COMMAND")
+    key = areas.add_parser("key", help="create, show, replace and end API keys")
     commands = key.add_subparsers(required=True, metavar="COMMAND")
     create = _command(commands, "create", keys.create, "create a key and wait until it is good")
     _what_it_may_do(create)
@@ -47,13 +47,20 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, "resume", keys.resume, "take a paused key again")
     revoke = _command(commands, "revoke", keys.revoke, "end a key and delete its Secret")
     revoke.add_argument("--yes", action="store_true", help="do not ask")
+    _output(_command(commands, "usage", keys.usage, "say what a key has used, by model"))
+    asked = areas.add_parser("explain", help="say how one request fared, and why")
+    asked.set_defaults(command=explain.explain)
+    asked.add_argument("id", metavar="REQUEST_ID", help="from the answer's header X-Request-ID")
+    _cluster(asked)
+    _output(asked)
     return root
 
 
 def flags(typed: argparse.Namespace) -> Sequence[str]:
     """kubectl's own, as they were typed."""
     given = ("kubeconfig", "context", "namespace")
-    return [f"--{name}={getattr(typed, name)}" for name in given if getattr(typed, name)]
+    found = {name: getattr(typed, name, None) for name in given}
+    return [f"--{name}={value}" for name, value in found.items() if value]
 
 
 def _command(
@@ -66,12 +73,20 @@ def _command(
     made.set_defaults(command=command)
     made.add_argument("name", metavar="NAME", help="of the APIKey")
     made.add_argument("-n", "--namespace", help="where it is; default: kubectl's")
-    made.add_argument("--context", help="the cluster; default: kubectl's")
-    made.add_argument("--kubeconfig", metavar="FILE", help="default: kubectl's")
+    _cluster(made)
     made.add_argument(
         "--timeout", type=float, default=30, metavar="SECONDS", help="for the operator (30)"
     )
     return made
+
+
+def _cluster(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--context", help="the cluster; default: kubectl's")
+    command.add_argument("--kubeconfig", metavar="FILE", help="default: kubectl's")
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(text)")
 
 
 def _what_it_may_do(create: argparse.ArgumentParser) -> None:

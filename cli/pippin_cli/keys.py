@@ -51,6 +51,32 @@ def show(kubectl: Kubectl, typed: argparse.Namespace) -> None:
         print(f"{name + ':':<12} {value}")
 
 
+def usage(kubectl: Kubectl, typed: argparse.Namespace) -> None:
+    """What the key has used, by model, as the operator wrote it down within the last minute."""
+    key = kubectl.json("get", KIND, typed.name)
+    used: dict[str, Any] = key.get("status", {}).get("usage") or {}
+    if typed.output == "json":
+        print(json.dumps(used, indent=2))
+        return
+    if not used:
+        print(f"key {_where(key)} has not been used, or not been looked at yet")
+        return
+    rows = [_USAGE, *([str(model.get(name, 0)) for name in _FIELDS] for model in used["models"])]
+    rows.append(["", *(str(used.get(name, 0)) for name in _FIELDS[1:-1]), ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    print(f"tokens today ({used['window']}, UTC): {used['tokensToday']}")
+    for one in used.get("keys", ()):
+        print(f"key {one['id']} was last used at {one['lastUsedAt']}")
+
+
+#: Columns of usage, and where they stand in the status.
+_USAGE = ["MODEL", "REQUESTS", "ERRORS", "PROMPT", "COMPLETION", "CACHED", "LAST USED"]
+_FIELDS = ["model", "requests", "errors", "promptTokens", "completionTokens", "cachedTokens"]
+_FIELDS += ["lastUsedAt"]
+
+
 def rotate(kubectl: Kubectl, typed: argparse.Namespace) -> None:
     """Replace the key; the one before stays good for the overlap."""
     before = kubectl.json("get", KIND, typed.name)
@@ -150,6 +176,7 @@ def _facts(key: dict[str, Any]) -> list[tuple[str, str]]:
         ("Models", ", ".join(spec.get("models") or ["none"])),
         ("Limits", ", ".join(told) or "none"),
         ("Expires", spec.get("expiresAt", "never")),
+        ("Last used", status.get("lastUsedAt", "")),
         ("Secret", (status.get("secretRef") or {}).get("name", "")),
     ]
     facts += [

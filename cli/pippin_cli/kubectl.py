@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,3 +42,20 @@ class Kubectl:
     def create(self, body: dict[str, Any], *arguments: str) -> str:
         """Create an object. Raises Failed when there is one of that name."""
         return self.run("create", *arguments, "-f", "-", stdin=json.dumps(body))
+
+    @contextmanager
+    def proxy(self, paths: str) -> Iterator[str]:
+        """A URL of the API server on this machine, for paths that match the expression."""
+        command = ["kubectl", *self.flags, "proxy", "--port=0", f"--accept-paths={paths}"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            said = process.stdout.readline()  # "Starting to serve on 127.0.0.1:PORT"
+            if not said:
+                raise Failed(process.stderr.read())
+            yield f"http://{said.split()[-1]}"
+        finally:
+            process.terminate()
+            process.communicate()

@@ -20,11 +20,13 @@ from pippin_edge.access_log import LineWriter
 from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 
+from .admin import AdminToken
 from .app import Parts, create_app
 from .catalog.model import Catalog
 from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
-from .limiting.shared import LocalStore, SharedStore
+from .ledger.ledger import Ledger, LocalLedger, SharedLedger
+from .limiting.shared import LocalStore, SharedStore, Store
 from .routing.breaker import Breakers
 from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
@@ -57,15 +59,16 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop)
     telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
+    limits, ledger = _counting(settings)
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
         breakers.retain(catalog.replica_ids)
+        ledger.retain(catalog.key_uids)
         telemetry.catalog_changed(catalog)
 
     store = CatalogStore(changed)
-    signing = SigningKey(settings.signing_dir)
-    limits = _limits(settings)
+    signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
     writer = LineWriter(_stdout)
     gateway = create_app(
         settings.config,
@@ -76,6 +79,8 @@ async def run(settings: Settings) -> int:
             tokens=signing,
             telemetry=telemetry,
             limits=limits,
+            ledger=ledger,
+            admin=admin,
             can_sign=lambda: signing.ready,
             write_log=writer if settings.config.access_log else None,
         ),
@@ -88,8 +93,11 @@ async def run(settings: Settings) -> int:
     log.info("gateway.started", version=__version__, host=settings.host, port=settings.port)
     _settle_memory()
     drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
-    async with _background(signing.follow(), watch_all(cluster, store), limits.run()):
+    files = signing.file.follow(), admin.file.follow()
+    work = watch_all(cluster, store), limits.run(), ledger.run()
+    async with _background(*files, *work):
         await serve(gateway.app, listener, stop, drain)
+        await ledger.close()
     pool.close()
     await writer.close()
     log.info("gateway.stopped")
@@ -106,13 +114,14 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-def _limits(settings: Settings) -> LocalStore | SharedStore:
-    """Where limits are counted. This gateway's name is new each time it starts."""
+def _counting(settings: Settings) -> tuple[Store, Ledger]:
+    """Where limits and usage are counted. This gateway's name is new each time it starts."""
     local = MemoryStore()
     if settings.redis is None:
-        return LocalStore(local)
+        return LocalStore(local), LocalLedger()
     away, name = settings.config.redis_away, secrets.token_hex(8)
-    return SharedStore(settings.redis, local, gateway=name, away=away)
+    shared = SharedStore(settings.redis, local, gateway=name, away=away)
+    return shared, SharedLedger(shared.redis, gateway=name)
 
 
 def _stdout(chunk: bytes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pippin_contract.gatewayconfig import GatewayConfig
+from pippin_contract.wire import ADMIN_PATH
 from pippin_edge import errors
 from pippin_edge.access_log import QUIET_PATHS, AccessLog
 from pippin_edge.asgi import App, Receive, Scope, Send
@@ -15,9 +16,12 @@ from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.metrics import endpoint
 from pippin_edge.request_id import RequestId
 
+from .admin import Admin, AdminToken, ByPrefix
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
+from .explain import Requests
 from .health import Health
+from .ledger.ledger import Ledger
 from .limiting.admission import Admission
 from .limiting.estimate import Estimator
 from .limiting.shared import Store
@@ -46,8 +50,10 @@ class Parts:
     breakers: Breakers
     tokens: Tokens
     telemetry: Telemetry
-    #: Where limits are counted.
+    #: Where limits are counted, and what keys have used.
     limits: Store
+    ledger: Ledger
+    admin: AdminToken
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
     write_log: Callable[[bytes], object] | None
@@ -85,6 +91,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
             stream_idle=config.stream_idle_timeout_seconds,
             total=config.total_timeout_seconds,
         ),
+        ledger=parts.ledger,
         admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
         clock=clock.monotonic,
@@ -93,13 +100,21 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
+    requests = Requests(clock)
+    admin = Authenticate(Admin(parts.ledger, requests), parts.admin.verify, name_of=str)
+    app = ByPrefix(ADMIN_PATH, admin, app)
     app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)
     app = errors.ErrorEnvelope(app)
+
+    def observe(scope: Scope, status: int, seconds: float) -> None:
+        telemetry.observe(scope, status, seconds)
+        requests.keep(scope, status, seconds)
+
     app = AccessLog(
         app,
         parts.write_log or (lambda line: None),
         quiet_paths=QUIET_PATHS | {"/status"},
-        observe=telemetry.observe,
+        observe=observe,
         clock=clock,
     )
     return Gateway(app=RequestId(app), health=health)

@@ -14,6 +14,8 @@ from pippin_edge.asgi import Headers, Scope, header
 
 from . import relay, usage
 from .catalog.model import ApiKey, Model, Replica
+from .explain import Trace
+from .ledger.book import Took
 from .limiting.admission import Grant, key_owner, model_owner
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines
@@ -47,16 +49,18 @@ class Call:
     fields: dict[str, Any]
     #: What was taken of the limits, to be settled.
     grants: list[Grant]
+    trace: Trace
     #: The client did not ask for the usage that the replica tells.
     hide_usage: bool = False
-    #: Prompt and completion tokens; None: not told.
-    used: tuple[int, int] | None = None
+    #: As the replica told it.
+    used: usage.Told | None = None
+    #: It did not end well: the replica failed, or broke off.
+    failed: bool = False
     #: Events that went to the client.
     events: int = 0
     tried: set[str] = field(default_factory=set)
-    #: Models that may still answer in its place, and why those before did not: model=reason.
+    #: Models that may still answer in its place.
     others: list[Model] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
 
     @property
     def request_id(self) -> str:
@@ -68,20 +72,24 @@ class Call:
         body = orjson.dumps({**self.asked, "model": model.spec.served_name})
         self.body, self.hide_usage = usage.ask(body, self.asked)
 
-    def settle(self, prompt_guess: Callable[[], int]) -> None:
-        """It is over: correct what was taken of the limits to what it took.
+    def took(self, prompt_guess: Callable[[], int]) -> Took:
+        """It is over: what it took.
 
         An answer that broke off did not say how much that was: then its events count. One that
         never began cost nothing, unless the client left while it was made.
         """
-        tokens = 0
         if self.used is not None:
-            tokens = sum(self.used)
-        elif self.events or self.guard.left:
-            tokens = prompt_guess() + self.events
-        took = {key_owner(self.key.ref): tokens, model_owner(self.model.ref): tokens}
+            return Took(*self.used, failed=self.failed)
+        if self.events or self.guard.left:
+            return Took(prompt_guess(), self.events, failed=self.failed)
+        return Took(failed=self.failed)
+
+    def settle(self, took: Took) -> None:
+        """Correct what was taken of the limits to what it took."""
+        tokens = took.prompt + took.completion
+        of = {key_owner(self.key.ref): tokens, model_owner(self.model.ref): tokens}
         for grant in self.grants:
-            grant.settle(took)
+            grant.settle(of)
 
     def request_head(self, replica: Replica, token: str) -> bytes:
         """The request line and headers: nothing of the client's that is not on the list."""
@@ -98,8 +106,9 @@ class Call:
     def answer_head(self, exchange: Exchange) -> Headers:
         """What the client is told before the answer."""
         head = [*relay.passed(exchange), (_SERVED_BY, exchange.replica.pod.encode())]
-        if self.passed_over:
-            head.append((_FALLBACK, ", ".join(self.passed_over).encode()))
+        if self.trace.passed_over:
+            said = [f"{one.model.partition('/')[2]}={one.reason}" for one in self.trace.passed_over]
+            head.append((_FALLBACK, ", ".join(said).encode()))
         return head + self.grants[0].headers
 
 

@@ -16,8 +16,12 @@ PATH = "/v1/models"
 
 async def answer_json(send: Send, content: object, status: int = 200) -> None:
     """A whole JSON answer."""
-    body = orjson.dumps(content)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await answer(send, orjson.dumps(content, option=orjson.OPT_UTC_Z), b"application/json", status)
+
+
+async def answer(send: Send, body: bytes, kind: bytes, status: int = 200) -> None:
+    """A whole answer."""
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

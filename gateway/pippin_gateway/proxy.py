@@ -16,6 +16,8 @@ from pippin_edge.asgi import Receive, Scope, Send
 from . import relay, usage
 from .call import Call, judge, require_json
 from .catalog.model import ApiKey, Catalog, Model, Replica
+from .explain import Hop, Passed, Trace
+from .ledger.ledger import Ledger
 from .limiting.admission import Admission
 from .routing import fallback, retry
 from .routing.balance import Balance
@@ -51,6 +53,7 @@ class Deps:
     tokens: Tokens
     defaults: Budget
     admission: Admission
+    ledger: Ledger
     telemetry: Telemetry
     clock: Callable[[], float]
 
@@ -65,35 +68,59 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         deps = self._deps
         began = deps.clock()
+        trace = scope["state"]["trace"] = Trace(began)
+        try:
+            await self._take(scope, receive, send, trace)
+        except errors.ApiError as error:
+            trace.said = error.message
+            raise
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, trace: Trace) -> None:
+        deps = self._deps
         require_json(scope)
         received = await json_body.read(receive)
         asked = json_body.parse(received)
-        name = json_body.text(asked, "model")
+        name = trace.asked = json_body.text(asked, "model")
         state = scope["state"]
         key: ApiKey = state["principal"]
-        model = resolve(deps.catalog(), key, name)
         fields = state["log"]
+        fields["key_id"] = key.key_id
+        model = resolve(deps.catalog(), key, name)
         fields["model"] = model.ref
-        grant = await deps.admission.admit(key, model, asked, received)
+        grant = await deps.admission.admit(key, model, asked, received, trace.limited)
         body, hide_usage = usage.ask(received, asked)
         with deps.ticker.guard() as guard:
             call = Call(
                 *(scope, received, body, key, asked, model),
                 renew=lambda: resolve(deps.catalog(), key, name),
                 guard=guard,
-                deadlines=self._deadlines(model, began, asked),
-                began=began,
+                deadlines=self._deadlines(model, trace.began, asked),
+                began=trace.began,
                 fields=fields,
                 grants=[grant],
+                trace=trace,
                 hide_usage=hide_usage,
             )
             try:
                 await self._guarded(call, send)
             except errors.ApiError as error:
                 error.extra_headers = [*error.extra_headers, *grant.headers]
+                call.failed = error.status >= 500
                 raise
             finally:
-                call.settle(lambda: deps.admission.prompt_tokens(call.model, received))
+                self._over(call)
+
+    def _over(self, call: Call) -> None:
+        """Whatever became of it: what it took counts."""
+        deps = self._deps
+        took = call.took(lambda: deps.admission.prompt_tokens(call.model, call.received))
+        call.settle(took)
+        deps.ledger.note(call.key, call.model.ref, took)
+        if call.used is not None:
+            deps.telemetry.used(call.model.ref, call.key.ref, took.prompt, took.completion)
+            deps.admission.learn(call.model, call.asked, call.received, took[:2])
+            for name, tokens in call.used._asdict().items():
+                call.fields[f"{name}_tokens"] = tokens
 
     async def _guarded(self, call: Call, send: Send) -> None:
         """Until the client leaves."""
@@ -140,7 +167,9 @@ class Proxy:
         while call.others:
             model = call.others.pop(0)
             try:
-                grant = await deps.admission.admit(None, model, call.asked, call.received)
+                grant = await deps.admission.admit(
+                    None, model, call.asked, call.received, call.trace.limited
+                )
             except errors.RateLimited:
                 continue
             call.grants.append(grant)
@@ -151,7 +180,7 @@ class Proxy:
     def _turn(self, call: Call, failed: Model, model: Model, why: str) -> None:
         deps = self._deps
         deps.telemetry.fallbacks(failed.ref, model.ref, why).inc()
-        call.passed_over.append(f"{failed.spec.name}={why}")
+        call.trace.passed_over.append(Passed(failed.ref, why))
         call.fields["fallback"] = model.ref
         log.warning(
             "model.passed_over",
@@ -189,10 +218,12 @@ class Proxy:
         token = deps.tokens.token(call.model.ref, call.key.ref)
         request = Request(call.request_head(replica, token), call.body, token)
         deps.balance.began(replica)
+        began, outcome = deps.clock(), "cancelled"
         exchange: Exchange | None = None
         try:
             exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
             judge(exchange)
+            outcome = str(exchange.status)
             if exchange.status == 503 and self._may_ask_another(call, attempt):
                 raise UpstreamFailure(Failure.UNAVAILABLE, "503")
             if exchange.status >= 500 and call.others:
@@ -206,23 +237,28 @@ class Proxy:
                 ended_well = await self._whole(call, exchange, send)
             if ended_well:
                 deps.balance.breakers.succeeded(replica)
+            else:
+                call.failed = True
         except asyncio.CancelledError as cancelled:
             failure = call.guard.expired()
             if failure is None:
                 raise
+            outcome = str(failure.kind)
             self._blame(call, replica, failure)
             raise failure from cancelled
         except UpstreamFailure as failure:
+            outcome = str(failure.kind)
             self._blame(call, replica, failure)
             raise
         finally:
+            call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome))
             deps.balance.ended(replica)
             if exchange is not None:
                 exchange.close()
 
     async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the replica did what it is for."""
-        self._used(call, await relay.whole(exchange, send, call.answer_head(exchange)))
+        call.used = usage.find(await relay.whole(exchange, send, call.answer_head(exchange)))
         return exchange.status < 500
 
     async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
@@ -333,16 +369,9 @@ class Proxy:
 
     def _shown(self, call: Call, part: bytes) -> bytes:
         """What the client gets of some events."""
-        self._used(call, part)
+        call.used = usage.find(part) or call.used
         call.events += part.count(b"\n\n")
         return usage.hide(part) if call.hide_usage else part
-
-    def _used(self, call: Call, part: bytes) -> None:
-        found = usage.find(part)
-        if found is not None:
-            call.used = call.fields["prompt_tokens"], call.fields["completion_tokens"] = found
-            self._deps.telemetry.used(call.model.ref, call.key.ref, *found)
-            self._deps.admission.learn(call.model, call.asked, call.received, found)
 
 
 def _reason(error: errors.ApiError) -> str:

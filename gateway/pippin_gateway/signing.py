@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-
-import structlog
 
 from pippin_contract.wire import SIGNING_CURRENT
 from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.errors import NotReady
 from pippin_edge.tokens import Signer
 
-#: Seconds between two looks at the file: mounted Secrets change by a swapped link.
-LOOK_SECONDS = 2.0
-
-log = structlog.get_logger("pippin.signing")
+from .secretfile import SecretFile
 
 
 class SigningKey:
-    """Tokens from the current key; a new file is taken up by itself, a broken one is not."""
+    """Tokens from the current key."""
 
     def __init__(self, directory: Path, clock: Clock = SYSTEM) -> None:
-        self._file = directory / SIGNING_CURRENT
+        self.file = SecretFile(directory / SIGNING_CURRENT, self._take)
         self._clock = clock
-        self._pem = b""
         self._signer: Signer | None = None
 
     @property
@@ -37,21 +30,5 @@ class SigningKey:
             raise NotReady("the gateway has no signing key yet: try again", retry_after=2)
         return self._signer.token(audience, key)
 
-    def look(self) -> None:
-        """Take up the file if it changed."""
-        try:
-            pem = self._file.read_bytes()
-            if pem == self._pem:
-                return
-            self._signer = Signer(pem, self._clock.wall)
-        except (OSError, ValueError) as error:
-            log.error("signing.key_unusable", file=self._file.name, why=str(error))
-            return
-        self._pem = pem
-        log.info("signing.key_loaded", file=self._file.name)
-
-    async def follow(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+    def _take(self, pem: bytes) -> None:
+        self._signer = Signer(pem, self._clock.wall)

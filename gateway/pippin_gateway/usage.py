@@ -7,12 +7,13 @@ the answer's own unless a tool's argument object holds one, and arguments are st
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 _PROMPT = re.compile(rb'"prompt_tokens":\s*(\d{1,12})')
 _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,12})')
+_CACHED = re.compile(rb'"cached_tokens":\s*(\d{1,12})')
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
 _NONE_YET = re.compile(rb',\s*"usage":\s*null')
 _ASKED = b',"stream_options":{"include_usage":true}}'
@@ -34,15 +35,28 @@ def ask(body: bytes, asked: dict[str, Any]) -> tuple[bytes, bool]:
     return orjson.dumps({**asked, "stream_options": more}), True
 
 
-def find(part: bytes) -> tuple[int, int] | None:
-    """(prompt, completion) tokens of a whole JSON answer or event that tells them."""
+class Told(NamedTuple):
+    """Tokens as a replica counted them; `cached`: of the prompt, and found in its cache."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+def find(part: bytes) -> Told | None:
+    """In a whole JSON answer or event that tells them."""
     at = part.rfind(b'"prompt_tokens"')
     prompt = _PROMPT.match(part, at) if at >= 0 else None
     if prompt is None:
         return None
-    at = part.rfind(b'"completion_tokens"')
-    completion = _COMPLETION.match(part, at) if at >= 0 else None
-    return int(prompt[1]), int(completion[1]) if completion else 0
+    return Told(int(prompt[1]), _last(_COMPLETION, part), _last(_CACHED, part))
+
+
+def _last(field: re.Pattern[bytes], part: bytes) -> int:
+    name = field.pattern[: field.pattern.index(b":")]
+    at = part.rfind(name)
+    found = field.match(part, at) if at >= 0 else None
+    return int(found[1]) if found else 0
 
 
 def hide(part: bytes) -> bytes:

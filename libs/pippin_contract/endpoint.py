@@ -13,9 +13,12 @@ the agent tells it from the API server), sends `GET /pods/UID` with its signed t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+from .wire import ENDPOINT_CONDITION, HTTP_PORT_NAME
 
 SERVER_NAME: Final = "pods.pippin.dev"
 PROTOCOL: Final = "pippin-pod"
@@ -61,3 +64,25 @@ def parse(url: str) -> Endpoint:
             if _PIN.fullmatch(parts.fragment):
                 return Endpoint(host, port, parts.path, parts.fragment)
     raise ValueError(f"{url!r} is neither http://host:port nor https://host:port/pods/uid#sha256")
+
+
+def of_pod(pod: Mapping[str, Any], default_port: int) -> Endpoint | None:
+    """Where a Pod's port `http` is: as its node says, else at its address; None: nowhere yet.
+
+    Raises ValueError when what the node says makes no sense.
+    """
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        told = condition.get("type") == ENDPOINT_CONDITION and condition.get("status") == "True"
+        if told and condition.get("message"):
+            return parse(condition["message"])
+    address = status.get("podIP")
+    return Endpoint(address, _http_port(pod, default_port)) if address else None
+
+
+def _http_port(pod: Mapping[str, Any], default: int) -> int:
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        for port in container.get("ports") or ():
+            if port.get("name") == HTTP_PORT_NAME:
+                return int(port["containerPort"])
+    return default

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .serverconfig import Frozen
-from .wire import GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR
+from .wire import ADMIN_DIR, GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR
 
 
 class GatewayConfig(Frozen):
@@ -16,6 +16,7 @@ class GatewayConfig(Frozen):
     version: Literal[1] = 1
     port: int = Field(default=GATEWAY_PORT, ge=1, le=65535)
     signing_key_dir: str = SIGNING_KEY_DIR
+    admin_dir: str = ADMIN_DIR
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     max_media_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
     connect_timeout_seconds: float = Field(default=5, gt=0)

@@ -20,6 +20,9 @@ MANAGER: Final = "pippin"
 #: Pods that the gateway may route to; their instance label is the ModelDeployment's name.
 SERVER_POD_SELECTOR: Final = f"{LABEL_NAME}={SERVER_APP},{LABEL_MANAGED_BY}={MANAGER}"
 
+#: The gateways, in Pippin's own namespace.
+GATEWAY_POD_SELECTOR: Final = f"{LABEL_NAME}=pippin-gateway"
+
 #: Pod condition (status True) whose message is the URL by which the gateway reaches a native Pod.
 ENDPOINT_CONDITION: Final = f"{GROUP}/Endpoint"
 #: Annotation on an APIKey: any new value mints a new key.
@@ -44,6 +47,14 @@ TERMINATION_LOG: Final = "/dev/termination-log"
 SIGNING_SECRET: Final = "pippin-gateway-signing"
 SIGNING_CURRENT: Final = "current.pem"
 SIGNING_NEXT: Final = "next.pem"
+#: Secret of the same kind with the token for the gateways' /admin paths, and where it is mounted.
+ADMIN_SECRET: Final = "pippin-gateway-admin"
+ADMIN_TOKEN: Final = "token"
+ADMIN_DIR: Final = "/etc/pippin/admin"
+#: What only that token opens: what keys have used, and how a request fared.
+ADMIN_PATH: Final = "/admin/"
+USAGE_PATH: Final = f"{ADMIN_PATH}usage"
+REQUESTS_PATH: Final = f"{ADMIN_PATH}requests/"
 TOKEN_ISSUER: Final = "pippin-gateway"
 TOKEN_LIFETIME_SECONDS: Final = 60
 

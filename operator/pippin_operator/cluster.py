@@ -100,12 +100,15 @@ class Cluster:
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         return await self._request("GET", resource, resource.path(namespace, name))
 
-    async def list(self, resource: Resource, selector: str = "") -> tuple[list[Manifest], int]:
-        """Every object of the kind in the cluster, and the version at which they were read."""
+    async def list(
+        self, resource: Resource, selector: str = "", namespace: str | None = None
+    ) -> tuple[list[Manifest], int]:
+        """Every object of the kind in the cluster, or in one namespace, and the version at which
+        they were read."""
         items: list[Manifest] = []
         query = {"limit": str(_PAGE), "labelSelector": selector}
         while True:
-            page = await self._request("GET", resource, resource.path(), query)
+            page = await self._request("GET", resource, resource.path(namespace), query)
             items += page["items"]
             metadata = page["metadata"]
             if not metadata.get("continue"):
@@ -119,9 +122,14 @@ class Cluster:
         return await self._apply(resource, path, manifest, force=force)
 
     async def apply_status(
-        self, resource: Resource, live: Manifest, status: Mapping[str, Any]
+        self,
+        resource: Resource,
+        live: Manifest,
+        status: Mapping[str, Any],
+        manager: str = wire.MANAGER,
     ) -> Manifest:
-        """Write the whole of our status. Raises Conflict when the object was made anew."""
+        """Write all of the status that is this manager's. Raises Conflict when the object was made
+        anew."""
         metadata = live["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         body = {
@@ -131,7 +139,7 @@ class Cluster:
             "status": status,
         }
         path = resource.path(namespace, name, "status")
-        return await self._apply(resource, path, body, force=True)
+        return await self._apply(resource, path, body, force=True, manager=manager)
 
     async def create(self, manifest: Manifest, resource: Resource) -> Manifest:
         """Raises Conflict when the name is in use."""
@@ -170,9 +178,15 @@ class Cluster:
         return any(entry["name"] == resource.plural for entry in found["resources"])
 
     async def _apply(
-        self, resource: Resource, path: str, body: Manifest, *, force: bool
+        self,
+        resource: Resource,
+        path: str,
+        body: Manifest,
+        *,
+        force: bool,
+        manager: str = wire.MANAGER,
     ) -> Manifest:
-        query = {"fieldManager": wire.MANAGER, "force": "true" if force else "false"}
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self._request("PATCH", resource, path, query, body=body, content=_APPLY)
 
     async def _request(  # noqa: PLR0913 - one door to HTTP, private to this class

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     key_check_seconds: float = Field(
         default=60, gt=0, description="How often a key's Secret is looked at."
     )
+    usage_seconds: float = Field(
+        default=60, gt=0, description="How often what keys have used is read from the gateways."
+    )
     api_check_seconds: float = Field(
         default=15, gt=0, description="How often optional APIs are looked for."
     )

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from pippin_contract import apikeys
+from support.kubectl_pippin import Typed
 from support.manifests import key
 from support.operator_process import Cluster, Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-
-class Typed:
-    """`kubectl pippin key` in one namespace."""
-
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self.cluster, self.namespace = cluster, namespace
-        # Where kubectl is, and where the wheel puts its scripts.
-        self.path = f"{cluster.plane.binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        flags = ("-n", self.namespace, f"--kubeconfig={self.cluster.plane.kubeconfig}")
-        return subprocess.run(
-            ["kubectl", "pippin", "key", *words, *flags],
-            env={**os.environ, "PATH": self.path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def __call__(self, *words: str) -> str:
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def refused(self, *words: str) -> str:
-        done = self.run(*words)
-        assert done.returncode != 0, done.stdout
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
-    def held(self, name: str = "app") -> str:
-        secret = self.cluster.get("secrets", self.namespace, f"{name}-apikey")
-        return base64.b64decode(secret["data"]["api-key"]).decode()
 
 
 @pytest.fixture

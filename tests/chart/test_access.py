@@ -146,10 +146,23 @@ def test_callers_of_the_gateway_can_be_narrowed_and_scrapers_stay(chart: Chart) 
     sets = ("networkPolicy.gatewayFrom[0].ipBlock.cidr=10.0.0.0/8",)
     (door,) = chart.one("NetworkPolicy", "pippin-gateway", *sets)["spec"]["ingress"]
     assert door["from"][0] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
-    assert len(door["from"]) == 2
+    assert len(door["from"]) == 3
     alone = (*sets, "networkPolicy.metricsFrom=null")
     (door,) = chart.one("NetworkPolicy", "pippin-gateway", *alone)["spec"]["ingress"]
-    assert door["from"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    operator = chart.one("Deployment", "pippin-operator")["spec"]["selector"]["matchLabels"]
+    assert door["from"] == [
+        {"ipBlock": {"cidr": "10.0.0.0/8"}},
+        {"podSelector": {"matchLabels": operator}},
+    ]
+
+
+def test_the_operator_reaches_the_gateways_to_ask_what_keys_used(chart: Chart) -> None:
+    gateway = chart.one("Deployment", "pippin-gateway")["spec"]["selector"]["matchLabels"]
+    doors = chart.one("NetworkPolicy", "pippin-operator")["spec"]["egress"]
+    assert {
+        "to": [{"podSelector": {"matchLabels": gateway}}],
+        "ports": [{"port": wire.GATEWAY_PORT, "protocol": "TCP"}],
+    } in doors
 
 
 def test_only_the_scraper_may_call_the_operator(chart: Chart) -> None:

@@ -108,6 +108,11 @@ def test_the_gateway_finds_its_files_where_the_contract_says(chart: Chart) -> No
         "secretName": wire.SIGNING_SECRET,
         "items": [{"key": wire.SIGNING_CURRENT, "path": wire.SIGNING_CURRENT}],
     }
+    assert mounts["admin"] == wire.ADMIN_DIR
+    assert volumes["admin"]["secret"] == {
+        "secretName": wire.ADMIN_SECRET,
+        "items": [{"key": wire.ADMIN_TOKEN, "path": wire.ADMIN_TOKEN}],
+    }
     assert file in chart.one("ConfigMap", "pippin-gateway")["data"]
     assert only["ports"] == [{"name": wire.HTTP_PORT_NAME, "containerPort": wire.GATEWAY_PORT}]
 
@@ -118,6 +123,12 @@ def test_the_signing_secret_is_empty_and_stays_with_the_definitions(chart: Chart
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     gone = chart.one("Secret", wire.SIGNING_SECRET, "crds.keep=false")
     assert "annotations" not in gone["metadata"]
+
+
+def test_the_administrators_secret_is_empty_and_goes_with_the_release(chart: Chart) -> None:
+    made = chart.one("Secret", wire.ADMIN_SECRET)
+    assert not {"data", "stringData"} & set(made)
+    assert "annotations" not in made["metadata"]
 
 
 def test_a_changed_configuration_rolls_the_gateway_and_nothing_else_does(chart: Chart) -> None:

@@ -20,9 +20,11 @@ from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve
+from pippin_gateway.admin import AdminToken
 from pippin_gateway.app import Gateway, Parts, create_app
 from pippin_gateway.catalog.model import Catalog
 from pippin_gateway.catalog.store import CatalogStore
+from pippin_gateway.ledger.ledger import LocalLedger
 from pippin_gateway.limiting.shared import LocalStore
 from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
@@ -139,8 +141,19 @@ def signing_key(directory: Path) -> SigningKey:
     """As mounted, already read."""
     (directory / wire.SIGNING_CURRENT).write_bytes(signing_pem())
     signing = SigningKey(directory)
-    signing.look()
+    signing.file.look()
     return signing
+
+
+ADMIN_TOKEN = "the token of the tests' administrators"
+
+
+def admin_token(directory: Path) -> AdminToken:
+    """As mounted, already read."""
+    (directory / wire.ADMIN_TOKEN).write_text(ADMIN_TOKEN + "\n")
+    token = AdminToken(directory)
+    token.file.look()
+    return token
 
 
 @contextlib.asynccontextmanager
@@ -153,13 +166,15 @@ async def running_gateway(
     **config: Any,
 ) -> AsyncIterator[Running]:
     """One key for every model, one model `qwen` without replicas; keywords go into the config."""
-    pool, telemetry, breakers = Pool(), Telemetry(), Breakers()
+    pool, telemetry, breakers, ledger = Pool(), Telemetry(), Breakers(), LocalLedger(clock)
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
         breakers.retain(catalog.replica_ids)
+        ledger.retain(catalog.key_uids)
         telemetry.catalog_changed(catalog)
 
+    admin = admin_token(directory)
     store, signing, log = CatalogStore(changed, clock), signing_key(directory), list[bytes]()
     gateway = create_app(
         GatewayConfig(**config),
@@ -170,6 +185,8 @@ async def running_gateway(
             tokens=signing,
             telemetry=telemetry,
             limits=LocalStore(MemoryStore(clock)),
+            ledger=ledger,
+            admin=admin,
             can_sign=lambda: signing.ready,
             write_log=log.append,
             clock=clock,

@@ -17,7 +17,7 @@ import httpx
 from pippin_contract import native, wire
 from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
-from support.gateway import free_port, signing_pem
+from support.gateway import ADMIN_TOKEN, free_port, signing_pem
 
 
 @dataclass
@@ -58,11 +58,14 @@ async def ask(gateway: Process, key: MintedKey, **body: Any) -> httpx.Response:
     return await gateway.http.post("/v1/chat/completions", json=asked, headers=headers)
 
 
-def configured(directory: Path, **config: Any) -> dict[str, str]:
+def configured(directory: Path, *, admin_token: str = ADMIN_TOKEN, **config: Any) -> dict[str, str]:
     """Files as a Pod has them under `directory`; returns the environment of a native Pod."""
     signing = directory / wire.SIGNING_KEY_DIR.lstrip("/")
     signing.mkdir(parents=True, exist_ok=True)
     (signing / wire.SIGNING_CURRENT).write_bytes(signing_pem())
+    admin = directory / wire.ADMIN_DIR.lstrip("/")
+    admin.mkdir(parents=True, exist_ok=True)
+    (admin / wire.ADMIN_TOKEN).write_text(admin_token)
     file = directory / wire.GATEWAY_CONFIG_FILE.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"version": 1, **config}))

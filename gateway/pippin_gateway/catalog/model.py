@@ -41,6 +41,10 @@ class ApiKey:
     limits: Limits = UNLIMITED
     #: namespace/name: how metrics, logs and tokens call this key.
     ref: str = ""
+    #: Of the APIKey: another one of its name is another one.
+    uid: str = ""
+    #: Which of its keys was shown; not a secret.
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class Catalog:
     """Everything that a request needs to know of the cluster."""
 
     keyring: Keyring[ApiKey] = field(default_factory=lambda: Keyring({}))
+    key_uids: frozenset[str] = frozenset()
     by_name: Mapping[tuple[str, str], Model] = field(default_factory=dict)
     by_namespace: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
     by_ref: Mapping[str, Model] = field(default_factory=dict)
@@ -168,8 +173,10 @@ def assemble(
     outage of the API server that is all of them, and they serve as before.
     """
     rows: dict[str, Row[ApiKey]] = {}
+    uids: set[str] = set()
     for key in keys:
         rows.update(key.rows)
+        uids.add(key.principal.uid)
     heard: dict[tuple[str, str], list[Replica]] = {}
     unheard: dict[tuple[str, str], list[Replica]] = {}
     for pod in pods:
@@ -187,6 +194,7 @@ def assemble(
         by_namespace.setdefault(model.spec.namespace, []).append(model)
     return Catalog(
         keyring=Keyring(rows),
+        key_uids=frozenset(uids),
         by_name=_names(known),
         by_namespace={namespace: tuple(found) for namespace, found in by_namespace.items()},
         by_ref={model.ref: model for model in known},

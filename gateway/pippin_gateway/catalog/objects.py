@@ -8,12 +8,13 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from pippin_contract import endpoint, units
 from pippin_contract.endpoint import Endpoint
-from pippin_contract.wire import ENDPOINT_CONDITION, HTTP_PORT_NAME, LABEL_INSTANCE, SERVER_PORT
+from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 from pippin_edge.limits.claims import TOKENS, Kind
 
@@ -56,6 +57,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
     principal = ApiKey(
         namespace=namespace,
         name=name,
+        uid=str(raw["metadata"].get("uid") or ""),
         models=patterns(spec.get("models") or (), namespace),
         limits=_limits(spec, Kind),
         ref=f"{namespace}/{name}",
@@ -69,7 +71,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
             raise Malformed("status.keys: an entry lacks id or digest") from error
         rows[key_id] = Row(
             digest=digest,
-            principal=principal,
+            principal=replace(principal, key_id=key_id),
             enabled=spec.get("enabled", True) is not False,
             not_after=_earliest(expires, unix(key.get("notAfter"))),
         )
@@ -123,10 +125,7 @@ def parse_pod(raw: Raw) -> PodState:
     )
     replica = None
     if (ready or unheard) and not metadata.get("deletionTimestamp"):
-        url = None
-        if _is_true(conditions, ENDPOINT_CONDITION):
-            url = conditions[ENDPOINT_CONDITION].get("message") or ""
-        address = _address(raw, url, status.get("podIP"))
+        address = _address(raw)
         if address is not None:
             # A container that was started again may have another port: then it is another replica.
             replica = Replica(f"{metadata['uid']}/{address.authority}", pod=pod, endpoint=address)
@@ -228,18 +227,8 @@ def _not_ready_reason(status: Raw) -> str:
     return ""
 
 
-def _address(raw: Raw, url: str | None, pod_ip: str | None) -> Endpoint | None:
-    if not url:
-        return Endpoint(pod_ip, _http_port(raw)) if pod_ip else None
+def _address(raw: Raw) -> Endpoint | None:
     try:
-        return endpoint.parse(url)
+        return endpoint.of_pod(raw, SERVER_PORT)
     except ValueError as error:
         raise Malformed(f"condition {ENDPOINT_CONDITION}: {error}") from error
-
-
-def _http_port(raw: Raw) -> int:
-    for container in _part(raw, "spec").get("containers") or ():
-        for port in container.get("ports") or ():
-            if port.get("name") == HTTP_PORT_NAME:
-                return int(port["containerPort"])
-    return SERVER_PORT

@@ -67,9 +67,14 @@ class Admission:
         self._on_refused = on_refused
 
     async def admit(
-        self, key: ApiKey | None, model: Model, asked: dict[str, Any], body: bytes
+        self,
+        key: ApiKey | None,
+        model: Model,
+        asked: dict[str, Any],
+        body: bytes,
+        tell: Callable[[Sequence[Claim], Sequence[Verdict]], object],
     ) -> Grant:
-        """Key and model together, or, without a key, the model alone.
+        """Key and model together, or, without a key, the model alone. `tell` hears what is said.
 
         Raises errors.RateLimited, and errors.NotReady when limits cannot be counted.
         """
@@ -81,6 +86,7 @@ class Admission:
         if not claims:
             return Grant(self._store, None, [])
         verdicts, receipt = await self._store.take(claims)
+        tell(claims, verdicts)
         # A model's limits are its callers' together: how much is left of them is nobody's business.
         headers = rate_headers(list(zip(mine, verdicts, strict=False)), self._clock.wall())
         if receipt is None:

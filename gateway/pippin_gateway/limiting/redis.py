@@ -23,6 +23,8 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 import structlog
 
+#: Before the name of everything of ours.
+PREFIX = "pippin:"
 #: Seconds for an answer; a limit that takes longer to check costs more than it is worth.
 PATIENCE = 0.5
 #: Seconds to connect, and the longest pause before the next try.
@@ -77,7 +79,7 @@ def script(name: str) -> tuple[bytes, bytes]:
     return text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 
 
-SCRIPTS = ("take", "settle", "alive", "restore")
+SCRIPTS = ("take", "settle", "alive", "restore", "tally")
 
 
 class Redis:
@@ -156,12 +158,15 @@ class Redis:
         """What the script returns. Raises RedisGone."""
         return await self.send_script(name, keys, arguments)
 
-    def send_script(self, name: str, keys: list[str], arguments: list[Any]) -> asyncio.Future[Any]:
-        """The same for who does not wait for it. Raises RedisGone when it is known to be away."""
+    def call(self, *parts: Any) -> asyncio.Future[Any]:
+        """A command's answer; raises RedisGone."""
         if self._link is None:
             raise RedisGone("not connected")
-        sha = script(name)[1]
-        return self._link.call("EVALSHA", sha, b"%d" % len(keys), *keys, *arguments)
+        return self._link.call(*parts)
+
+    def send_script(self, name: str, keys: list[str], arguments: list[Any]) -> asyncio.Future[Any]:
+        """The same for who does not wait for it. Raises RedisGone when it is known to be away."""
+        return self.call("EVALSHA", script(name)[1], b"%d" % len(keys), *keys, *arguments)
 
 
 class _Link(asyncio.Protocol):

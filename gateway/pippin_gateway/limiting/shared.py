@@ -20,9 +20,8 @@ from pippin_edge.limits.claims import Claim, Kind, Verdict
 from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.limits.meters import SECONDS
 
-from .redis import Address, Redis, RedisGone
+from .redis import PREFIX, Address, Redis, RedisGone
 
-PREFIX = "pippin:"
 #: Entries that Redis is told of in one command, for which others wait.
 AT_ONCE = 2000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -132,22 +132,62 @@ class SecretRef(KubeModel):
     key: str = Field(description="Key inside the Secret.")
 
 
-class Usage(KubeModel):
-    """What the key has used."""
+def _count(description: str) -> Any:
+    """A sum that only grows."""
+    return Field(default=0, ge=0, description=description, json_schema_extra={"format": "int64"})
 
-    requests: int | None = Field(
-        default=None, description="Requests.", json_schema_extra={"format": "int64"}
+
+class Sums(KubeModel):
+    """How much."""
+
+    requests: int = _count("Requests that went to a model.")
+    errors: int = _count("Of these, such as the model failed.")
+    prompt_tokens: int = _count("Tokens asked.")
+    completion_tokens: int = _count("Tokens answered.")
+    cached_tokens: int = _count("Of the tokens asked, those that the server's cache knew.")
+
+
+class ModelSums(Sums):
+    """How much of one model."""
+
+    model: str = Field(description="Namespace/name of the ModelDeployment.", max_length=320)
+    last_used_at: str | None = Field(
+        default=None, description="When last used.", json_schema_extra={"format": "date-time"}
     )
-    prompt_tokens: int | None = Field(
-        default=None, description="Tokens asked.", json_schema_extra={"format": "int64"}
+
+
+class KeyUse(KubeModel):
+    """When one of the keys was last shown to a gateway."""
+
+    id: str = Field(description="Id of the key.", max_length=64)
+    last_used_at: str = Field(
+        description="When last used.", json_schema_extra={"format": "date-time"}
     )
-    completion_tokens: int | None = Field(
-        default=None, description="Tokens answered.", json_schema_extra={"format": "int64"}
-    )
+
+
+class Mark(Sums):
+    """How far a source of these sums was when it was last read."""
+
+    source: str = Field(description="A gateway's memory, or the Redis of several.", max_length=64)
+    model: str = Field(description="Namespace/name of the ModelDeployment.", max_length=320)
+
+
+class Usage(Sums):
+    """What the key has used, written every minute."""
+
     tokens_today: int | None = Field(
         default=None, description="Tokens of this day (UTC).", json_schema_extra={"format": "int64"}
     )
     window: str | None = Field(default=None, description="The day that tokensToday counts.")
+    models: tuple[ModelSums, ...] = Field(
+        default=(), max_length=65, description="The same by model."
+    )
+    keys: tuple[KeyUse, ...] = Field(
+        default=(), max_length=8, description="When each key that is good was last used."
+    )
+    counted: tuple[Mark, ...] = Field(
+        default=(), max_length=256, description="What of each source is in the sums already."
+    )
 
 
 class APIKeyStatus(KubeModel):

@@ -126,6 +126,7 @@ KINDS = (
             Column("Expires", ".spec.expiresAt"),
             _AGE,
             Column("Owner", ".spec.owner", wide=True),
+            Column("Requests", ".status.usage.requests", "integer", wide=True),
             Column("Tokens-Today", ".status.usage.tokensToday", "integer", wide=True),
             Column("Priority", ".spec.priority", wide=True),
         ),

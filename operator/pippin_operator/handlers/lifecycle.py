@@ -25,7 +25,7 @@ from ..api.resources import (
 )
 from ..cluster import Credentials
 from ..errors import OperatorError
-from ..reconcile import signing
+from ..reconcile import signing, usage
 from ..reconcile.deps import Deps
 from ..store import CHILD_SELECTOR
 from ..telemetry import Metrics
@@ -97,6 +97,7 @@ class Lifecycle:
         loops = [
             asyncio.create_task(_every(settings.resync_seconds, lambda: self._resync(queue))),
             asyncio.create_task(_every(settings.api_check_seconds, lambda: self._look(queue))),
+            asyncio.create_task(_every(settings.usage_seconds, lambda: usage.collect(self._deps))),
         ]
         try:
             await self._watch(queue)
@@ -140,6 +141,7 @@ class Lifecycle:
     async def _read_all(self) -> None:
         deps = self._deps
         deps.installation.public_keys = await signing.ensure(deps.cluster, deps.settings.namespace)
+        deps.installation.admin_token = await usage.token(deps)
         deps.installation.monitoring_api = await deps.cluster.serves(SERVICEMONITOR)
         for resource in _OURS:
             deps.store.replace(resource, *await deps.cluster.list(resource))

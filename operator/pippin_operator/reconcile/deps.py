@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pippin_contract.serverconfig import PublicKey
@@ -19,6 +19,8 @@ class Installation:
     """What is found out about the cluster while the operator runs."""
 
     public_keys: tuple[PublicKey, ...] = ()
+    #: What opens the gateways' /admin.
+    admin_token: str = field(default="", repr=False)
     monitoring_api: bool = False
 
 

@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
 from pippin_contract import wire
 from pippin_contract.serverconfig import PublicKey
 
-from ..api.resources import SECRET, Manifest
+from ..api.resources import Manifest
 from ..cluster import Cluster
-from ..errors import Conflict, InvalidSpec, NotFound
+from ..errors import InvalidSpec
+from . import ownsecrets
 
+_ENTRIES = (wire.SIGNING_CURRENT, wire.SIGNING_NEXT)
 _UNREADABLE = (
     f"Secret {wire.SIGNING_SECRET} holds no Ed25519 private key (PKCS8 PEM) under {{}}:"
     " delete the Secret, and it is made anew"
@@ -31,27 +33,9 @@ _UNREADABLE = (
 
 
 async def ensure(cluster: Cluster, namespace: str) -> tuple[PublicKey, ...]:
-    """Current and next. Whoever creates the Secret first is right; everybody else reads it."""
-    try:
-        secret = await cluster.get(SECRET, namespace, wire.SIGNING_SECRET)
-    except NotFound:
-        try:
-            secret = await cluster.create(_secret(namespace), SECRET)
-        except Conflict:
-            secret = await cluster.get(SECRET, namespace, wire.SIGNING_SECRET)
-    if not secret.get("data"):
-        secret = await _fill(cluster, secret)
-    return tuple(_public(secret, entry) for entry in (wire.SIGNING_CURRENT, wire.SIGNING_NEXT))
-
-
-async def _fill(cluster: Cluster, empty: Manifest) -> Manifest:
-    """The chart makes it empty, so that it goes with the release; labels stay the chart's."""
-    metadata = {key: empty["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
-    wanted = _secret(metadata["namespace"])
-    try:
-        return await cluster.apply({**wanted, "metadata": metadata}, SECRET, force=True)
-    except Conflict:
-        return await cluster.get(SECRET, metadata["namespace"], wire.SIGNING_SECRET)
+    """Current and next."""
+    secret = await ownsecrets.ensure(cluster, namespace, wire.SIGNING_SECRET, _keys)
+    return tuple(_public(secret, entry) for entry in _ENTRIES)
 
 
 def _public(secret: Manifest, entry: str) -> PublicKey:
@@ -68,19 +52,8 @@ def _public(secret: Manifest, entry: str) -> PublicKey:
     return PublicKey(kid=sha256(raw).hexdigest()[:16], pem=pem.decode())
 
 
-def _secret(namespace: str) -> Manifest:
-    entries = (wire.SIGNING_CURRENT, wire.SIGNING_NEXT)
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": {
-            "name": wire.SIGNING_SECRET,
-            "namespace": namespace,
-            "labels": {wire.LABEL_MANAGED_BY: wire.MANAGER},
-        },
-        "data": {entry: base64.b64encode(_private_pem()).decode() for entry in entries},
-    }
+def _keys() -> dict[str, str]:
+    return {entry: base64.b64encode(_private_pem()).decode() for entry in _ENTRIES}
 
 
 def _private_pem() -> bytes:

@@ -203,4 +203,5 @@ def test_every_phase_ends_with_the_total_at_the_latest() -> None:
     ],
 )
 def test_usage_is_read_from_the_bytes(part: bytes, found: tuple[int, int] | None) -> None:
-    assert usage.find(part) == found
+    told = usage.find(part)
+    assert (told and told[:2]) == found

@@ -142,4 +142,4 @@ def test_the_event_that_tells_nothing_but_usage_is_left_out() -> None:
     assert usage.hide(DONE) == DONE
     with_choices = LAST.replace(b"[]", b'[{"index":0}]')
     assert usage.hide(FIRST + with_choices) == shown + with_choices
-    assert usage.find(FIRST + LAST) == (3, 4)
+    assert usage.find(FIRST + LAST) == usage.Told(3, 4)

@@ -1,0 +1,1 @@
+"""What keys have used: noted by every gateway, and added up in Redis where several count."""
