@@ -69,8 +69,7 @@ class Call:
     def turn_to(self, model: Model) -> None:
         """From now on it is this model's, which is not the one that was asked for."""
         self.model, self.tried = model, set()
-        body = orjson.dumps({**self.asked, "model": model.spec.served_name})
-        self.body, self.hide_usage = usage.ask(body, self.asked)
+        self.body, self.hide_usage = usage.ask(renamed(self.asked, model), self.asked)
 
     def took(self, prompt_guess: Callable[[], int]) -> Took:
         """It is over: what it took.
@@ -110,6 +109,16 @@ class Call:
             said = [f"{one.model.partition('/')[2]}={one.reason}" for one in self.trace.passed_over]
             head.append((_FALLBACK, ", ".join(said).encode()))
         return head + self.grants[0].headers
+
+
+def sent(received: bytes, asked: dict[str, Any], model: Model) -> bytes:
+    """What the model gets: a replica does not know its namespace."""
+    return renamed(asked, model) if "/" in asked["model"] else received
+
+
+def renamed(asked: dict[str, Any], model: Model) -> bytes:
+    """The same request of that model."""
+    return orjson.dumps({**asked, "model": model.spec.served_name})
 
 
 def judge(exchange: Exchange) -> None:

@@ -34,20 +34,22 @@ class Listing:
 
     async def every(self, scope: Scope, receive: Receive, send: Send) -> None:
         models = visible(self._catalog(), scope["state"]["principal"])
-        await answer_json(send, {"object": "list", "data": [shown(model) for model in models]})
+        data = [shown(name, model) for name, model in models]
+        await answer_json(send, {"object": "list", "data": data})
 
     async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`/v1/models/{id}`; raises ModelNotFound, also for a model the key may not use."""
         name = scope["path"][len(PATH) + 1 :]
         model = resolve(self._catalog(), scope["state"]["principal"], name)
-        await answer_json(send, shown(model))
+        away = "/" in name
+        await answer_json(send, shown(name if away else model.spec.served_name, model))
 
 
-def shown(model: Model) -> dict[str, object]:
-    """One model. `ready` says whether a replica takes requests now."""
+def shown(name: str, model: Model) -> dict[str, object]:
+    """One model, by the name to ask for. `ready` says whether a replica takes requests now."""
     spec = model.spec
     return {
-        "id": spec.served_name,
+        "id": name,
         "object": "model",
         "created": spec.created,
         "owned_by": spec.namespace,

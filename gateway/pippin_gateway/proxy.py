@@ -14,7 +14,7 @@ from pippin_edge import errors, json_body
 from pippin_edge.asgi import Receive, Scope, Send
 
 from . import relay, usage
-from .call import Call, judge, require_json
+from .call import Call, judge, require_json, sent
 from .catalog.model import ApiKey, Catalog, Model, Replica
 from .explain import Hop, Passed, Trace
 from .ledger.ledger import Ledger
@@ -88,7 +88,7 @@ class Proxy:
         model = resolve(deps.catalog(), key, name)
         fields["model"] = model.ref
         grant = await deps.admission.admit(key, model, asked, received, trace.limited)
-        body, hide_usage = usage.ask(received, asked)
+        body, hide_usage = usage.ask(sent(received, asked, model), asked)
         with deps.ticker.guard() as guard:
             call = Call(
                 *(scope, received, body, key, asked, model),

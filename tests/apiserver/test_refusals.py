@@ -30,6 +30,8 @@ REFUSED_MODELS = [
     ({"model": {"aliases": ["a b"]}}, "spec.model.aliases[0]", "should match"),
     ({"model": {"aliases": [""]}}, "spec.model.aliases[0]", "at least 1 chars"),
     ({"model": {"name": "a/b"}}, "spec.model.name", "should match"),
+    ({"auth": {"namespaces": ["Team_B"]}}, "spec.auth.namespaces[0]", "should match"),
+    ({"auth": {"namespaces": ["team-*"]}}, "spec.auth.namespaces[0]", "should match"),
     ({"model": {"contextLength": 0}}, "spec.model.contextLength", "greater than or equal to 1"),
     (
         {"model": {"adapters": [{"name": "a", "uri": "hf://a/b"}] * 2}},

@@ -71,15 +71,26 @@ async def test_a_key_sees_only_its_models(tenant: Tenant):
     assert await stream_once(narrow, "open", "hello there")
 
 
-async def test_models_of_another_namespace_are_as_if_they_were_not(
+async def test_models_of_another_namespace_are_as_if_they_were_not_until_they_are_opened(
     tenant: Tenant, other_tenant: Tenant
 ):
     tenant.apply(model("mine", tenant.namespace))
-    other_tenant.apply(key("theirs", other_tenant.namespace))
+    name = f"{tenant.namespace}/mine"
+    other_tenant.apply(key("theirs", other_tenant.namespace, models=["*", name]))
     client = await other_tenant.client("theirs")
     assert [m.id for m in (await client.models.list()).data] == []
-    with pytest.raises(openai.NotFoundError):
-        await stream_once(client, "mine", "hello")
+    for asked in ("mine", name):
+        with pytest.raises(openai.NotFoundError):
+            await stream_once(client, asked, "hello")
+    opened = {"spec": {"auth": {"namespaces": [other_tenant.namespace]}}}
+    tenant.kubectl.patch("mdep", "mine", opened)
+    tenant.wait_ready("mine")
+
+    async def listed() -> bool:
+        return [m.id for m in (await client.models.list()).data] == [name]
+
+    await eventually(listed, within=10)
+    assert await stream_once(client, name, "hello there")
 
 
 async def test_a_revoked_key_is_refused_within_two_seconds(tenant: Tenant):

@@ -8,7 +8,7 @@ import jwt
 import openai
 import pytest
 
-from support.gateway import Running, key_object, model_object, new_key
+from support.gateway import Running, key_object, model_object, new_key, pod_object
 from support.upstreams import Turn, answer, good, upstream
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -63,6 +63,29 @@ async def test_models_lists_what_the_key_may_use(gateway: Running) -> None:
             await ai.models.retrieve("qwen")
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             await ai.models.retrieve("secret")
+
+
+async def test_a_model_of_another_namespace_is_asked_for_by_both_names(gateway: Running) -> None:
+    """Its replicas know it by its served name, and are shown a token for it."""
+    opened = model_object("llm", namespace="team-b", auth={"namespaces": ["team-a"]})
+    opened["spec"]["model"] = {"name": "big"}
+    gateway.store.put("modeldeployments", opened)
+    gateway.store.put("apikeys", key_object(gateway.key, models=["*", "team-b/big"]))
+    async with upstream() as replica, client(gateway) as ai:
+        pod = pod_object("llm-0", replica.port, "llm")
+        pod["metadata"]["namespace"] = "team-b"
+        gateway.store.put("pods", pod)
+        gateway.store.refresh()
+        await ai.chat.completions.create(model="team-b/big", messages=MESSAGES)
+        assert [model.id async for model in ai.models.list()] == ["qwen", "team-b/big"]
+        one = await ai.models.retrieve("team-b/big")
+        assert (one.id, one.owned_by) == ("team-b/big", "team-b")
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            await ai.chat.completions.create(model="big", messages=MESSAGES)
+    (request,) = replica.requests
+    assert json.loads(request.body)["model"] == "big"
+    token = request.headers["authorization"].removeprefix("Bearer ")
+    assert jwt.decode(token, options={"verify_signature": False})["aud"] == "team-b/llm"
 
 
 async def test_the_replica_gets_a_signed_token_and_nothing_else_of_the_client(

@@ -32,12 +32,20 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Globs:
+    """Names that a key may use: of its own namespace, and of others as namespace/name."""
+
+    own: re.Pattern[str] = NOTHING
+    others: re.Pattern[str] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """Who calls: what an APIKey allows."""
 
     namespace: str
     name: str
-    models: re.Pattern[str] = NOTHING
+    models: Globs = Globs()
     limits: Limits = UNLIMITED
     #: namespace/name: how metrics, logs and tokens call this key.
     ref: str = ""
@@ -104,6 +112,8 @@ class ModelSpec:
     breaker: BreakerPolicy = BreakerPolicy()
     #: Names of ModelDeployments of the same namespace.
     fallbacks: tuple[str, ...] = ()
+    #: Other namespaces whose keys may use it; * is all of them.
+    opened_to: frozenset[str] = frozenset()
     limits: Limits = UNLIMITED
     created: int = 0
     family: str = ""

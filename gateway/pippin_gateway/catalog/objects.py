@@ -24,6 +24,7 @@ from .model import (
     UNSAID,
     ApiKey,
     BreakerPolicy,
+    Globs,
     KeySpec,
     Limits,
     ModelSpec,
@@ -95,6 +96,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         retries=_retries(spec.get("retries")),
         breaker=_breaker(spec.get("circuitBreaker") or {}),
         fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
+        opened_to=frozenset(map(str, _part(spec, "auth").get("namespaces") or ())),
         limits=_limits(spec, _OF_MODELS),
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
@@ -137,12 +139,19 @@ def _is_true(conditions: Raw, kind: str) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
-def patterns(globs: Any, namespace: str) -> re.Pattern[str]:
-    """Globs of served names as one pattern. `own-namespace/glob` means `glob`."""
-    own = f"{namespace}/"
-    every = [glob for glob in globs if isinstance(glob, str)]
-    every += [glob.removeprefix(own) for glob in every if glob.startswith(own)]
-    return re.compile("|".join(map(fnmatch.translate, every))) if every else NOTHING
+def patterns(globs: Any, namespace: str) -> Globs:
+    """Globs of served names as patterns. `own-namespace/glob` means `glob`; one without a slash
+    never reaches into another namespace, `*` neither."""
+    texts = [glob for glob in globs if isinstance(glob, str)]
+    own = [glob.removeprefix(f"{namespace}/") for glob in texts]
+    return Globs(
+        own=_any([glob for glob in own if "/" not in glob]),
+        others=_any([glob for glob in texts if "/" in glob]),
+    )
+
+
+def _any(globs: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, globs))) if globs else NOTHING
 
 
 def unix(timestamp: str | None) -> float | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pippin_edge.errors import ModelNotFound, NotReady
 
-from ..catalog.model import ApiKey, Catalog, Model
+from ..catalog.model import NOTHING, ApiKey, Catalog, Model
+
+#: Among the namespaces that a model is opened to: all of them.
+ALL = "*"
 
 #: Seconds after which it is worth asking again.
 SOON, LATER = 5, 30
@@ -27,11 +32,14 @@ _WHY = {
 
 
 def resolve(catalog: Catalog, key: ApiKey, name: str) -> Model:
-    """The model of the key's namespace that is served under `name`.
+    """The model that is served under `name`, or under `namespace/name`, to this key.
 
     A model that the key may not use is answered as one that does not exist.
     """
-    model = catalog.by_name.get((key.namespace, name))
+    namespace, slash, served = name.partition("/")
+    if not slash:
+        namespace, served = key.namespace, name
+    model = catalog.by_name.get((namespace, served))
     if model is None or not may_use(key, model):
         raise ModelNotFound(
             f"the model '{name[:128]}' does not exist, or this key may not use it: "
@@ -41,17 +49,44 @@ def resolve(catalog: Catalog, key: ApiKey, name: str) -> Model:
     return model
 
 
-def visible(catalog: Catalog, key: ApiKey) -> list[Model]:
-    """What the key may use, by served name."""
-    found = [m for m in catalog.by_namespace.get(key.namespace, ()) if may_use(key, m)]
-    # Of two that claim one name only the first is reachable by it.
-    mine = [m for m in found if catalog.by_name[key.namespace, m.spec.served_name] is m]
-    return sorted(mine, key=lambda model: model.spec.served_name)
+def visible(catalog: Catalog, key: ApiKey) -> list[tuple[str, Model]]:
+    """What the key may use, by the name to ask for: its own namespace first."""
+    mine: list[tuple[str, Model]] = []
+    others: list[tuple[str, Model]] = []
+    for model in _within_reach(catalog, key):
+        spec = model.spec
+        # Of two that claim one name only the first is reachable by it.
+        if (
+            not may_use(key, model)
+            or catalog.by_name[spec.namespace, spec.served_name] is not model
+        ):
+            continue
+        if spec.namespace == key.namespace:
+            mine.append((spec.served_name, model))
+        else:
+            others.append((f"{spec.namespace}/{spec.served_name}", model))
+    return sorted(mine, key=_name) + sorted(others, key=_name)
+
+
+def _name(named: tuple[str, Model]) -> str:
+    return named[0]
+
+
+def _within_reach(catalog: Catalog, key: ApiKey) -> Iterable[Model]:
+    if key.models.others is NOTHING:
+        return catalog.by_namespace.get(key.namespace, ())
+    return catalog.by_ref.values()
 
 
 def may_use(key: ApiKey, model: Model) -> bool:
-    """Whether one of the key's globs covers one of the model's names."""
-    return any(map(key.models.match, model.spec.names))
+    """Whether one of the key's globs covers one of the model's names, and, in another namespace,
+    the model is opened to the key's."""
+    spec = model.spec
+    if spec.namespace == key.namespace:
+        return any(map(key.models.own.match, spec.names))
+    if not spec.opened_to & {key.namespace, ALL}:
+        return False
+    return any(key.models.others.match(f"{spec.namespace}/{name}") for name in spec.names)
 
 
 def all_broken(model: Model, wait: int) -> NotReady:

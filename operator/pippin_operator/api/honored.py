@@ -51,7 +51,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
 )
 
 _KEY: tuple[tuple[str, Callable[[APIKeySpec], object]], ...] = (
-    ("models (of other namespaces)", lambda s: any("/" in glob for glob in s.models)),
     ("priority", lambda s: s.priority != "interactive"),
 )
 

@@ -440,10 +440,19 @@ class Drain(KubeModel):
     timeout: Duration = Field(default="60s", description="For requests that are under way.")
 
 
+#: A namespace's name, or all of them.
+Neighbour = Annotated[
+    str, Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$", min_length=1, max_length=63)
+]
+
+
 class Auth(KubeModel):
     """Who may call."""
 
     required: bool = Field(default=True, description="Whether callers need a key.")
+    namespaces: tuple[Neighbour, ...] = set_of(
+        "Other namespaces whose keys may use the model, as namespace/name; * opens it to all.", 64
+    )
 
 
 class Monitoring(KubeModel):

@@ -67,13 +67,35 @@ def test_a_glob_on_any_name_opens_all_names_of_the_model() -> None:
             resolve(found, key(*globs), "qwen-7b")
 
 
+@pytest.mark.parametrize("opened", [{"a"}, {"*"}, {"c", "a"}])
+@pytest.mark.parametrize("glob", ["b/llama", "b/*", "*/llama", "?/lla*"])
+def test_a_model_of_another_namespace_needs_the_keys_glob_and_its_own_word(
+    opened: set[str], glob: str
+) -> None:
+    shared = spec("y", "b", served="llama", aliases=("l",), opened_to=frozenset(opened))
+    found = catalog(spec("x", served="llama"), shared, spec("z", "b", served="secret"))
+    assert resolve(found, key(glob, "*"), "b/llama").ref == "b/y"
+    assert resolve(found, key(glob, "*"), "b/l").ref == "b/y"
+    assert resolve(found, key(glob, "*"), "llama").ref == "a/x"
+    assert resolve(found, key(glob, "*"), "a/llama").ref == "a/x"
+    names = [name for name, _ in visible(found, key(glob, "*"))]
+    assert names == ["llama", "b/llama"]
+    for refused, name in ((key("*"), "b/llama"), (key(glob), "llama"), (key(glob), "b/secret")):
+        with pytest.raises(ModelNotFound):
+            resolve(found, refused, name)
+    closed = catalog(spec("y", "b", served="llama", opened_to=frozenset({"c"})))
+    with pytest.raises(ModelNotFound):
+        resolve(closed, key(glob), "b/llama")
+    assert visible(closed, key(glob)) == []
+
+
 def test_two_claims_of_one_name_are_decided_by_age_and_never_by_order() -> None:
     old, new = spec("old", served="m", created=1), spec("new", served="m", created=2)
     alias = spec("alias", aliases=("m",), created=0)
     for specs in ((old, new, alias), (alias, new, old)):
         found = catalog(*specs)
         assert resolve(found, key("*"), "m").spec.name == "old"
-        assert [m.spec.name for m in visible(found, key("*"))] == ["alias", "old"]
+        assert [m.spec.name for _, m in visible(found, key("*"))] == ["alias", "old"]
 
 
 def test_pods_belong_to_the_model_of_their_own_namespace() -> None:
