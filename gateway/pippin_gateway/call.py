@@ -50,6 +50,8 @@ class Call:
     #: What was taken of the limits, to be settled.
     grants: list[Grant]
     trace: Trace
+    #: What it has in common with prompts that begin alike.
+    beginning: int | None = None
     #: The client did not ask for the usage that the replica tells.
     hide_usage: bool = False
     #: As the replica told it.

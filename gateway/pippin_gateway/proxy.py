@@ -19,7 +19,7 @@ from .catalog.model import ApiKey, Catalog, Model, Replica
 from .explain import Hop, Passed, Trace
 from .ledger.ledger import Ledger
 from .limiting.admission import Admission
-from .routing import fallback, retry
+from .routing import affinity, fallback, retry
 from .routing.balance import Balance
 from .routing.breaker import trips
 from .routing.resolve import all_broken, nobody_ready, resolve
@@ -99,6 +99,7 @@ class Proxy:
                 fields=fields,
                 grants=[grant],
                 trace=trace,
+                beginning=affinity.prefix(key.ref, received),
                 hide_usage=hide_usage,
             )
             try:
@@ -301,7 +302,7 @@ class Proxy:
         if call.tried:
             call.model = call.renew()
         balance, model, now = self._deps.balance, call.model, self._deps.clock()
-        replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker)
+        replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker, call.beginning)
         if replica is not None:
             return replica
         if model.replicas:

@@ -88,6 +88,20 @@ async def test_a_model_of_another_namespace_is_asked_for_by_both_names(gateway: 
     assert jwt.decode(token, options={"verify_signature": False})["aud"] == "team-b/llm"
 
 
+async def test_long_prompts_that_begin_alike_meet_at_one_replica(gateway: Running) -> None:
+    """So that it has computed what they begin with; short ones go round."""
+    system = {"role": "system", "content": "You are a helpful assistant. " * 50}
+    async with upstream() as one, upstream() as two, client(gateway) as ai:
+        gateway.route(one.port, two.port)
+        for number in range(6):
+            messages = [system, {"role": "user", "content": f"question {number}"}]
+            await ai.chat.completions.create(model="qwen", messages=messages)
+        assert sorted((len(one.requests), len(two.requests))) == [0, 6]
+        for _ in range(4):
+            await ai.chat.completions.create(model="qwen", messages=MESSAGES)
+        assert min(len(one.requests), len(two.requests)) == 2
+
+
 async def test_the_replica_gets_a_signed_token_and_nothing_else_of_the_client(
     gateway: Running,
 ) -> None:

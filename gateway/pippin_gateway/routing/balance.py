@@ -1,4 +1,5 @@
-"""Which replica takes the next request: the one with the fewest in flight.
+"""Which replica takes the next request: the one with the fewest in flight; a long prompt goes where
+one that began like it went, as long as that replica has not much more than its share.
 
 One that just failed is passed over for a moment, as long as there is another.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from ..catalog.model import BreakerPolicy, Replica
+from . import affinity
 from .breaker import Breakers
 
 #: Seconds for which a replica that failed to answer is passed over.
@@ -33,8 +35,36 @@ class Balance:
         tried: Container[str],
         now: float,
         policy: BreakerPolicy,
+        beginning: int | None = None,
     ) -> Replica | None:
-        """The least busy replica that was not tried and whose breaker lets it; ties go round."""
+        """Of those that were not tried and whose breakers let it: the one that may know the
+        beginning of the prompt, or the least busy; ties go round."""
+        if beginning is not None and len(replicas) > 1:
+            able = [
+                replica
+                for replica in replicas
+                if replica.id not in tried and self.breakers.allows(replica, policy, now)
+            ]
+            known = self._knows(beginning, able, now)
+            if known is not None:
+                return known
+        return self._least_busy(replicas, tried, now, policy)
+
+    def _knows(self, beginning: int, able: list[Replica], now: float) -> Replica | None:
+        loads = {replica.id: self._in_flight.get(replica.id, 0) for replica in able}
+        bound = affinity.most(sum(loads.values()), len(able)) if able else 0
+        for replica in affinity.ranked(beginning, able):
+            if loads[replica.id] < bound and not self._is_shunned(replica.id, now):
+                return replica
+        return None
+
+    def _least_busy(
+        self,
+        replicas: Sequence[Replica],
+        tried: Container[str],
+        now: float,
+        policy: BreakerPolicy,
+    ) -> Replica | None:
         self._turn += 1
         count = len(replicas)
         best: Replica | None = None
