@@ -7,6 +7,7 @@ import contextlib
 import gc
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -22,6 +23,7 @@ from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 
 from .admin import AdminToken
 from .app import Parts, create_app
+from .cache import ResponseCache
 from .catalog.model import Catalog
 from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
@@ -60,11 +62,13 @@ async def run(settings: Settings) -> int:
     stop_on_signals(stop)
     telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
     limits, ledger = _counting(settings)
+    cache = ResponseCache(time.monotonic)
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
         breakers.retain(catalog.replica_ids)
         ledger.retain(catalog.key_uids)
+        cache.retain(frozenset(catalog.by_ref))
         telemetry.catalog_changed(catalog)
 
     store = CatalogStore(changed)
@@ -80,6 +84,7 @@ async def run(settings: Settings) -> int:
             telemetry=telemetry,
             limits=limits,
             ledger=ledger,
+            cache=cache,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=writer if settings.config.access_log else None,

@@ -1,4 +1,7 @@
-"""/admin: what keys have used and how a request fared. Opened by one token, never by an APIKey."""
+"""/admin: what keys have used, how a request fared, answers that are kept.
+
+Opened by one token, never by an APIKey.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pippin_contract.wire import ADMIN_TOKEN, REQUESTS_PATH, USAGE_PATH
+from pippin_contract.wire import ADMIN_TOKEN, CACHE_PATH, REQUESTS_PATH, USAGE_PATH
 from pippin_edge import errors
 from pippin_edge.asgi import App, Receive, Scope, Send
 from pippin_edge.keyring import REFUSED
 
+from .cache import ResponseCache
 from .explain import Requests
 from .ledger.book import SUMS
 from .ledger.ledger import Ledger
@@ -45,19 +49,24 @@ class AdminToken:
 
 
 class Admin:
-    """GET only, behind the token."""
+    """Behind the token."""
 
-    def __init__(self, ledger: Ledger, requests: Requests) -> None:
+    def __init__(self, ledger: Ledger, requests: Requests, cache: ResponseCache) -> None:
         self._ledger = ledger
         self._requests = requests
+        self._cache = cache
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD"):
+        allowed = "DELETE" if path.startswith(CACHE_PATH) else "GET"
+        if scope["method"] != allowed:
             raise errors.MethodNotAllowed(
-                f"{path[:128]} takes GET", extra_headers=[(b"allow", b"GET")]
+                f"{path[:128]} takes {allowed}", extra_headers=[(b"allow", allowed.encode())]
             )
-        if path == USAGE_PATH:
+        if path.startswith(CACHE_PATH):
+            model = path.removeprefix(CACHE_PATH)
+            await answer_json(send, {"model": model, "forgotten": self._cache.forget(model)})
+        elif path == USAGE_PATH:
             await self._usage(scope, send)
         elif path.startswith(REQUESTS_PATH):
             await self._request(path.removeprefix(REQUESTS_PATH), send)

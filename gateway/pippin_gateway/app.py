@@ -17,6 +17,8 @@ from pippin_edge.metrics import endpoint
 from pippin_edge.request_id import RequestId
 
 from .admin import Admin, AdminToken, ByPrefix
+from .attempt import Deps, Tokens
+from .cache import ResponseCache
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
 from .explain import Requests
@@ -27,7 +29,7 @@ from .limiting.estimate import Estimator
 from .limiting.shared import Store
 from .listing import PATH as MODELS_PATH
 from .listing import Listing
-from .proxy import Deps, Proxy, Tokens
+from .proxy import Proxy
 from .routing.balance import Balance
 from .routing.breaker import Breakers
 from .routing.timeouts import Budget
@@ -53,6 +55,7 @@ class Parts:
     #: Where limits are counted, and what keys have used.
     limits: Store
     ledger: Ledger
+    cache: ResponseCache
     admin: AdminToken
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
@@ -91,17 +94,21 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
             stream_idle=config.stream_idle_timeout_seconds,
             total=config.total_timeout_seconds,
         ),
+        cache=parts.cache,
         ledger=parts.ledger,
         admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
         clock=clock.monotonic,
     )
+    telemetry.response_cache_bytes.set_function(lambda: parts.cache.held)
     telemetry.breakers_open.set_function(parts.breakers.open_now)
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     requests = Requests(clock)
-    admin = Authenticate(Admin(parts.ledger, requests), parts.admin.verify, name_of=str)
+    admin = Authenticate(
+        Admin(parts.ledger, requests, parts.cache), parts.admin.verify, name_of=str
+    )
     app = ByPrefix(ADMIN_PATH, admin, app)
     app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)
     app = errors.ErrorEnvelope(app)

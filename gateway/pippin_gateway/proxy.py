@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import structlog
 
 from pippin_edge import errors, json_body
 from pippin_edge.asgi import Receive, Scope, Send
 
-from . import relay, usage
-from .call import Call, judge, require_json, sent
-from .catalog.model import ApiKey, Catalog, Model, Replica
-from .explain import Hop, Passed, Trace
-from .ledger.ledger import Ledger
-from .limiting.admission import Admission
+from . import usage
+from .attempt import Attempts, Deps
+from .cache import Recorder, digest, replay
+from .call import Call, require_json, sent
+from .catalog.model import ApiKey, CachePolicy, Model, Replica
+from .explain import Passed, Trace
 from .routing import affinity, fallback, retry
-from .routing.balance import Balance
-from .routing.breaker import trips
 from .routing.resolve import all_broken, nobody_ready, resolve
 from .routing.retry import Failure
-from .routing.timeouts import Budget, Deadlines, budget
-from .telemetry import Telemetry
-from .upstream.client import Client, Exchange, Request
+from .routing.timeouts import Deadlines, budget
 from .upstream.failure import UpstreamFailure, told
-from .upstream.guard import Ticker
 
 #: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
 _BROKEN = frozenset({500, 502, 504})
@@ -36,33 +30,12 @@ _GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
 
-class Tokens(Protocol):
-    """Signs for a replica."""
-
-    def token(self, audience: str, key: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Deps:
-    """What the proxy works with."""
-
-    catalog: Callable[[], Catalog]
-    client: Client
-    balance: Balance
-    ticker: Ticker
-    tokens: Tokens
-    defaults: Budget
-    admission: Admission
-    ledger: Ledger
-    telemetry: Telemetry
-    clock: Callable[[], float]
-
-
 class Proxy:
     """POST handler of the OpenAI paths that name a model in a JSON body."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._attempts = Attempts(deps)
         self._purse = retry.Purse()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +107,10 @@ class Proxy:
                 raise errors.ClientGone
             if call.model.spec.fallbacks:
                 call.others = fallback.chain(call.model, deps.catalog().by_ref)
-            await self._answer(call, send)
+            if call.model.spec.cache is None:
+                await self._answer(call, send)
+            else:
+                await self._answer_once(call, call.model.spec.cache, send)
         finally:
             connection.on_gone = None
             in_flight.add(label, -1)
@@ -142,6 +118,40 @@ class Proxy:
     def _deadlines(self, model: Model, began: float, asked: dict[str, Any]) -> Deadlines:
         times = budget(model.spec.timeouts, self._deps.defaults)
         return Deadlines(times, began, asked.get("stream") is True)
+
+    async def _answer_once(self, call: Call, policy: CachePolicy, send: Send) -> None:
+        """From memory, if it was answered before. Streams do not wait for another's."""
+        cache, model = self._deps.cache, call.model
+        name = digest(call.scope["path"], call.asked, call.key, model)
+        if name is None:
+            await self._answer(call, send)
+        elif call.asked.get("stream") is True:
+            await self._replay_or_record(call, name, policy, send)
+        else:
+            call.guard.until(call.deadlines.end())
+            try:
+                async with cache.flight(name):
+                    await self._replay_or_record(call, name, policy, send)
+            except asyncio.CancelledError as cancelled:
+                late = call.guard.expired()
+                if late is None:
+                    raise
+                raise told(late) from cancelled
+
+    async def _replay_or_record(
+        self, call: Call, name: bytes, policy: CachePolicy, send: Send
+    ) -> None:
+        cache, model = self._deps.cache, call.model
+        stored = cache.get(name, model)
+        call.fields["cache"] = "hit" if stored else "miss"
+        self._deps.telemetry.response_cache(model.ref, call.fields["cache"]).inc()
+        if stored is not None:
+            await replay(stored, send, call.request_id, call.grants[0].headers)
+            return
+        recorder = Recorder(send, call.request_id)
+        await self._answer(call, recorder)
+        if not call.failed and not call.trace.passed_over:
+            cache.put(name, model, policy, recorder)
 
     async def _answer(self, call: Call, send: Send) -> None:
         """Ask the model, and, while it cannot answer, those in its place. What the client is told
@@ -201,101 +211,16 @@ class Proxy:
         while True:
             replica = self._pick(call)
             try:
-                await self._attempt(call, replica, attempt, send)
+                elsewhere = partial(self._may_ask_another, call, attempt)
+                await self._attempts.one(call, replica, elsewhere, send)
                 return
             except UpstreamFailure as failure:
-                self._failed(call, replica, failure)
+                self._attempts.failed(call, replica, failure)
                 if not self._again(call, failure.kind, attempt):
                     raise told(failure) from failure
                 self._deps.telemetry.retries(call.model.ref, failure.kind).inc()
                 await self._pause(call)
                 attempt += 1
-
-    async def _attempt(self, call: Call, replica: Replica, attempt: int, send: Send) -> None:
-        """One replica's answer to the client. Raises UpstreamFailure while nothing was sent."""
-        deps = self._deps
-        call.tried.add(replica.id)
-        call.fields["replica"] = replica.pod
-        token = deps.tokens.token(call.model.ref, call.key.ref)
-        request = Request(call.request_head(replica, token), call.body, token)
-        deps.balance.began(replica)
-        began, outcome = deps.clock(), "cancelled"
-        exchange: Exchange | None = None
-        try:
-            exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
-            judge(exchange)
-            outcome = str(exchange.status)
-            if exchange.status == 503 and self._may_ask_another(call, attempt):
-                raise UpstreamFailure(Failure.UNAVAILABLE, "503")
-            if exchange.status >= 500 and call.others:
-                kind = Failure.SERVER_ERROR if exchange.status in _BROKEN else Failure.UNAVAILABLE
-                raise UpstreamFailure(kind, str(exchange.status))
-            if exchange.status in _BROKEN:
-                self._count_against(call, replica)
-            if relay.streams(exchange):
-                ended_well = await self._stream(call, exchange, send)
-            else:
-                ended_well = await self._whole(call, exchange, send)
-            if ended_well:
-                deps.balance.breakers.succeeded(replica)
-            else:
-                call.failed = True
-        except asyncio.CancelledError as cancelled:
-            failure = call.guard.expired()
-            if failure is None:
-                raise
-            outcome = str(failure.kind)
-            self._blame(call, replica, failure)
-            raise failure from cancelled
-        except UpstreamFailure as failure:
-            outcome = str(failure.kind)
-            self._blame(call, replica, failure)
-            raise
-        finally:
-            call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome))
-            deps.balance.ended(replica)
-            if exchange is not None:
-                exchange.close()
-
-    async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
-        """Whether the replica did what it is for."""
-        call.used = usage.find(await relay.whole(exchange, send, call.answer_head(exchange)))
-        return exchange.status < 500
-
-    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
-        """Whether the stream came to its end."""
-        deps, guard = self._deps, call.guard
-        events = relay.Events(exchange, send, lambda part: self._shown(call, part))
-        await events.begin()
-        waited = deps.clock() - call.began
-        deps.telemetry.first_token.observe((call.model.ref,), waited)
-        call.fields["ttft_ms"] = round(waited * 1000, 2)
-        guard.until(call.deadlines.next_part(deps.clock()))
-        try:
-            await events.run(
-                call.answer_head(exchange),
-                lambda: guard.until(call.deadlines.next_part(deps.clock())),
-            )
-        except asyncio.CancelledError:
-            late = guard.expired()
-            if late is None:
-                if not guard.left:  # the time to drain is over
-                    await events.fail(_GOING, call.request_id)
-                raise
-            broken = late
-        except UpstreamFailure as failure:
-            broken = failure
-        else:
-            return True
-        self._blame(call, exchange.replica, broken)
-        await self._break_off(call, events, broken)
-        return False
-
-    async def _break_off(self, call: Call, events: relay.Events, failure: UpstreamFailure) -> None:
-        """Trouble after the first byte: one last event, no [DONE], no retry."""
-        self._count(call.model, failure)
-        call.fields["error"] = str(failure.kind)
-        await events.fail(told(failure), call.request_id)
 
     def _pick(self, call: Call) -> Replica:
         """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
@@ -341,38 +266,6 @@ class Proxy:
             replica.id not in call.tried and allows(replica, model.spec.breaker, now)
             for replica in model.replicas
         )
-
-    def _failed(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
-        if retry.blames_replica(failure.kind):
-            self._deps.balance.failed(replica, self._deps.clock())
-        self._count(call.model, failure)
-        log.warning(
-            "upstream.failed",
-            request_id=call.request_id,
-            model=call.model.ref,
-            replica=replica.pod,
-            why=str(failure),
-        )
-
-    def _blame(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
-        """While the request still counts as under way: a try of an open breaker must be known."""
-        if trips(failure.kind):
-            self._count_against(call, replica)
-
-    def _count_against(self, call: Call, replica: Replica) -> None:
-        """One failure more for the replica's breaker."""
-        breakers, policy = self._deps.balance.breakers, call.model.spec.breaker
-        if breakers.failed(replica, policy, self._deps.clock()):
-            log.warning("breaker.opened", model=call.model.ref, replica=replica.pod)
-
-    def _count(self, model: Model, failure: UpstreamFailure) -> None:
-        self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()
-
-    def _shown(self, call: Call, part: bytes) -> bytes:
-        """What the client gets of some events."""
-        call.used = usage.find(part) or call.used
-        call.events += part.count(b"\n\n")
-        return usage.hide(part) if call.hide_usage else part
 
 
 def _reason(error: errors.ApiError) -> str:

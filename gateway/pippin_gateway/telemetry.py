@@ -70,6 +70,17 @@ class Telemetry:
             "Requests refused by a limit of a key or model (namespace/name), by kind.",
             ("owner", "kind"),
         )
+        self.response_cache = metrics.counter(
+            registry,
+            "pippin_gateway_response_cache",
+            "Requests that may have one answer only, of models with responseCache: hit, miss.",
+            ("model", "result"),
+        )
+        self.response_cache_bytes = Gauge(
+            "pippin_gateway_response_cache_bytes",
+            "Memory of the answers that are kept.",
+            registry=registry,
+        )
         self.tokens = metrics.Tally(
             registry,
             "pippin_gateway_tokens",

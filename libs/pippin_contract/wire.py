@@ -51,10 +51,11 @@ SIGNING_NEXT: Final = "next.pem"
 ADMIN_SECRET: Final = "pippin-gateway-admin"
 ADMIN_TOKEN: Final = "token"
 ADMIN_DIR: Final = "/etc/pippin/admin"
-#: What only that token opens: what keys have used, and how a request fared.
+#: What only that token opens: what keys used, how a request fared, DELETE of kept answers.
 ADMIN_PATH: Final = "/admin/"
 USAGE_PATH: Final = f"{ADMIN_PATH}usage"
 REQUESTS_PATH: Final = f"{ADMIN_PATH}requests/"
+CACHE_PATH: Final = f"{ADMIN_PATH}cache/"
 TOKEN_ISSUER: Final = "pippin-gateway"
 TOKEN_LIFETIME_SECONDS: Final = 60
 

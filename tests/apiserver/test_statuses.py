@@ -175,10 +175,10 @@ async def test_a_served_name_belongs_to_the_oldest(tiny: Model):
 async def test_a_field_that_does_nothing_yet_is_named(tiny: Model):
     tiny.cluster.plane.kubectl(
         *("-n", tiny.namespace, "patch", "mdep/tiny", "--type=merge"),
-        *("-p", '{"spec": {"responseCache": {"enabled": true}, "promptCache": {}}}'),
+        *("-p", '{"spec": {"storage": {}, "auth": {"required": false}}}'),
     )
     found = await tiny.condition("SpecHonored", status="False", reason="FieldUnsupported")
-    assert "responseCache, promptCache" in found["message"]
+    assert "storage, auth.required" in found["message"]
     assert found["observedGeneration"] == 2
 
 

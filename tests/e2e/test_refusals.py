@@ -31,10 +31,10 @@ def test_explain_reads_well(cluster: Cluster):
 
 
 async def test_a_field_that_does_nothing_yet_is_named(tenant: Tenant):
-    tenant.apply(model("early", tenant.namespace, responseCache={"enabled": True}))
+    tenant.apply(model("early", tenant.namespace, storage={"size": "1Gi"}))
     honored = await tenant.condition("mdep", "early", "SpecHonored", "False")
     assert honored["reason"] == "FieldUnsupported"
-    assert "responseCache" in honored["message"]
+    assert "storage" in honored["message"]
 
 
 async def test_a_model_that_is_not_there_says_so_in_its_condition(cluster: Cluster, tenant: Tenant):

@@ -102,6 +102,7 @@ async def test_only_the_administrators_token_opens_it(gateway: Running, path: st
     async with gateway.client(ADMIN_TOKEN) as http:
         assert (await http.post(CHAT, json={"model": "qwen"})).status_code == 401
         assert (await http.post(path, json={})).status_code == 405
+        assert (await http.get("/admin/cache/team-a/qwen")).status_code == 405
         assert (await http.get(USAGE, params={"format": "xml"})).status_code == 400
 
 

@@ -22,6 +22,7 @@ from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve
 from pippin_gateway.admin import AdminToken
 from pippin_gateway.app import Gateway, Parts, create_app
+from pippin_gateway.cache import ResponseCache
 from pippin_gateway.catalog.model import Catalog
 from pippin_gateway.catalog.store import CatalogStore
 from pippin_gateway.ledger.ledger import LocalLedger
@@ -174,7 +175,7 @@ async def running_gateway(
         ledger.retain(catalog.key_uids)
         telemetry.catalog_changed(catalog)
 
-    admin = admin_token(directory)
+    admin, cache = admin_token(directory), ResponseCache(clock.monotonic)
     store, signing, log = CatalogStore(changed, clock), signing_key(directory), list[bytes]()
     gateway = create_app(
         GatewayConfig(**config),
@@ -186,6 +187,7 @@ async def running_gateway(
             telemetry=telemetry,
             limits=LocalStore(MemoryStore(clock)),
             ledger=ledger,
+            cache=cache,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=log.append,

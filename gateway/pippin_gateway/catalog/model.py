@@ -85,6 +85,14 @@ class BreakerPolicy:
     probes: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """Of a model whose answers are kept: for how many seconds, and how many."""
+
+    ttl: float
+    entries: int
+
+
 #: The times of a ModelDeployment that sets none.
 UNSAID = Timeouts()
 
@@ -115,6 +123,9 @@ class ModelSpec:
     #: Other namespaces whose keys may use it; * is all of them.
     opened_to: frozenset[str] = frozenset()
     limits: Limits = UNLIMITED
+    cache: CachePolicy | None = None
+    #: Another one when the spec has changed.
+    version: str = ""
     created: int = 0
     family: str = ""
     tags: tuple[str, ...] = ()

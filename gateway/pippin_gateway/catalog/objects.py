@@ -24,6 +24,7 @@ from .model import (
     UNSAID,
     ApiKey,
     BreakerPolicy,
+    CachePolicy,
     Globs,
     KeySpec,
     Limits,
@@ -98,6 +99,8 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
         opened_to=frozenset(map(str, _part(spec, "auth").get("namespaces") or ())),
         limits=_limits(spec, _OF_MODELS),
+        cache=_cache(_part(spec, "responseCache")),
+        version=f"{raw['metadata'].get('uid')}/{raw['metadata'].get('generation')}",
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
         family=model.get("family") or "",
         tags=tuple(model.get("tags") or ()),
@@ -211,6 +214,16 @@ def _breaker(raw: Raw) -> BreakerPolicy:
         )
     except (TypeError, ValueError) as error:
         raise Malformed(f"spec.circuitBreaker: {error}") from error
+
+
+def _cache(raw: Raw) -> CachePolicy | None:
+    if raw.get("enabled") is not True:
+        return None
+    try:
+        ttl, entries = units.seconds(raw.get("ttl") or "1h"), int(raw.get("maxEntries") or 1000)
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"spec.responseCache: {error}") from error
+    return CachePolicy(ttl, entries)
 
 
 def _limits(spec: Raw, kinds: Iterable[Kind]) -> Limits:

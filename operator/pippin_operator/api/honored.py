@@ -43,7 +43,6 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
-    ("responseCache", lambda s: s.response_cache and s.response_cache.enabled),
     ("batching", lambda s: s.batching),
     ("promptCache", lambda s: s.prompt_cache),
     ("storage", lambda s: s.storage),

@@ -1,0 +1,189 @@
+"""One try of one request at one replica, and what its failure means for the replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from pippin_edge import errors
+from pippin_edge.asgi import Send
+
+from . import relay, usage
+from .cache import ResponseCache
+from .call import Call, judge
+from .catalog.model import Catalog, Model, Replica
+from .explain import Hop
+from .ledger.ledger import Ledger
+from .limiting.admission import Admission
+from .routing import retry
+from .routing.balance import Balance
+from .routing.breaker import trips
+from .routing.retry import Failure
+from .routing.timeouts import Budget
+from .telemetry import Telemetry
+from .upstream.client import Client, Exchange, Request
+from .upstream.failure import UpstreamFailure, told
+from .upstream.guard import Ticker
+
+#: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
+_BROKEN = frozenset({500, 502, 504})
+_GOING = errors.NotReady("the gateway is going away: try again")
+log = structlog.get_logger("pippin.proxy")
+
+
+class Tokens(Protocol):
+    """Signs for a replica."""
+
+    def token(self, audience: str, key: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What the proxy works with."""
+
+    catalog: Callable[[], Catalog]
+    client: Client
+    balance: Balance
+    ticker: Ticker
+    tokens: Tokens
+    defaults: Budget
+    admission: Admission
+    cache: ResponseCache
+    ledger: Ledger
+    telemetry: Telemetry
+    clock: Callable[[], float]
+
+
+class Attempts:
+    """Each is one replica's."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def one(
+        self, call: Call, replica: Replica, elsewhere: Callable[[], bool], send: Send
+    ) -> None:
+        """The replica's answer to the client. Raises UpstreamFailure while nothing was sent.
+
+        `elsewhere`: whether another may be asked instead of one that drains or is full.
+        """
+        deps = self._deps
+        call.tried.add(replica.id)
+        call.fields["replica"] = replica.pod
+        token = deps.tokens.token(call.model.ref, call.key.ref)
+        request = Request(call.request_head(replica, token), call.body, token)
+        deps.balance.began(replica)
+        began, outcome = deps.clock(), "cancelled"
+        exchange: Exchange | None = None
+        try:
+            exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
+            judge(exchange)
+            outcome = str(exchange.status)
+            if exchange.status == 503 and elsewhere():
+                raise UpstreamFailure(Failure.UNAVAILABLE, "503")
+            if exchange.status >= 500 and call.others:
+                kind = Failure.SERVER_ERROR if exchange.status in _BROKEN else Failure.UNAVAILABLE
+                raise UpstreamFailure(kind, str(exchange.status))
+            if exchange.status in _BROKEN:
+                self._count_against(call, replica)
+            if relay.streams(exchange):
+                ended_well = await self._stream(call, exchange, send)
+            else:
+                ended_well = await self._whole(call, exchange, send)
+            if ended_well:
+                deps.balance.breakers.succeeded(replica)
+            else:
+                call.failed = True
+        except asyncio.CancelledError as cancelled:
+            failure = call.guard.expired()
+            if failure is None:
+                raise
+            outcome = str(failure.kind)
+            self._blame(call, replica, failure)
+            raise failure from cancelled
+        except UpstreamFailure as failure:
+            outcome = str(failure.kind)
+            self._blame(call, replica, failure)
+            raise
+        finally:
+            call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome))
+            deps.balance.ended(replica)
+            if exchange is not None:
+                exchange.close()
+
+    async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
+        """Whether the replica did what it is for."""
+        call.used = usage.find(await relay.whole(exchange, send, call.answer_head(exchange)))
+        return exchange.status < 500
+
+    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
+        """Whether the stream came to its end."""
+        deps, guard = self._deps, call.guard
+        events = relay.Events(exchange, send, lambda part: self._shown(call, part))
+        await events.begin()
+        waited = deps.clock() - call.began
+        deps.telemetry.first_token.observe((call.model.ref,), waited)
+        call.fields["ttft_ms"] = round(waited * 1000, 2)
+        guard.until(call.deadlines.next_part(deps.clock()))
+        try:
+            await events.run(
+                call.answer_head(exchange),
+                lambda: guard.until(call.deadlines.next_part(deps.clock())),
+            )
+        except asyncio.CancelledError:
+            late = guard.expired()
+            if late is None:
+                if not guard.left:  # the time to drain is over
+                    await events.fail(_GOING, call.request_id)
+                raise
+            broken = late
+        except UpstreamFailure as failure:
+            broken = failure
+        else:
+            return True
+        self._blame(call, exchange.replica, broken)
+        await self._break_off(call, events, broken)
+        return False
+
+    async def _break_off(self, call: Call, events: relay.Events, failure: UpstreamFailure) -> None:
+        """Trouble after the first byte: one last event, no [DONE], no retry."""
+        self._count(call.model, failure)
+        call.fields["error"] = str(failure.kind)
+        await events.fail(told(failure), call.request_id)
+
+    def failed(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
+        """It did not answer: passed over for a moment, counted, logged."""
+        if retry.blames_replica(failure.kind):
+            self._deps.balance.failed(replica, self._deps.clock())
+        self._count(call.model, failure)
+        log.warning(
+            "upstream.failed",
+            request_id=call.request_id,
+            model=call.model.ref,
+            replica=replica.pod,
+            why=str(failure),
+        )
+
+    def _blame(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
+        """While the request still counts as under way: a try of an open breaker must be known."""
+        if trips(failure.kind):
+            self._count_against(call, replica)
+
+    def _count_against(self, call: Call, replica: Replica) -> None:
+        """One failure more for the replica's breaker."""
+        breakers, policy = self._deps.balance.breakers, call.model.spec.breaker
+        if breakers.failed(replica, policy, self._deps.clock()):
+            log.warning("breaker.opened", model=call.model.ref, replica=replica.pod)
+
+    def _count(self, model: Model, failure: UpstreamFailure) -> None:
+        self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()
+
+    def _shown(self, call: Call, part: bytes) -> bytes:
+        """What the client gets of some events."""
+        call.used = usage.find(part) or call.used
+        call.events += part.count(b"\n\n")
+        return usage.hide(part) if call.hide_usage else part
