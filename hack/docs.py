@@ -253,12 +253,13 @@ def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
 ONLY = {
     "accelerator.type": " amd without an `engine.image`",
     "engine.echo": ", where another engine serves",
+    "batching": ", but for embeddings with mlx or echo",
 }
 #: What blocks a workload is said in words; the rest is the operator's own table.
 NOT_YET = {
     "modeldeployments": (
         "`model.uri` with s3:// or oci://",
-        "`model.task` other than chat and completion, and embedding with vllm",
+        "`model.task` other than chat, completion and embedding",
         "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
     ),

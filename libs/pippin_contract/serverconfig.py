@@ -33,6 +33,14 @@ class EchoConfig(Frozen):
     wedge_after: int = Field(default=0, ge=0, description="Stand still from this request on.")
     out_of_memory_after: int = Field(default=0, ge=0, description="Fail with out of memory.")
     crash_after: int = Field(default=0, ge=0, description="End the process at this request.")
+    dimensions: int = Field(default=384, ge=1, le=8192, description="Length of embeddings.")
+
+
+class Batching(Frozen):
+    """How texts to embed share the engine."""
+
+    max_batch_size: int = Field(default=32, ge=1)
+    window_seconds: float = Field(default=0.1, ge=0)
 
 
 class ModelConfig(Frozen):
@@ -75,6 +83,7 @@ class ServerConfig(Frozen):
     engine_args: tuple[str, ...] = ()
     echo: EchoConfig = EchoConfig()
     model: ModelConfig = ModelConfig()
+    batching: Batching = Batching()
     max_concurrency: int = Field(default=32, ge=1)
     max_queue: int = Field(default=64, ge=0)
     queue_timeout_seconds: float = Field(default=30, gt=0)

@@ -25,12 +25,23 @@ from pippin_edge.request_id import RequestId
 
 from .admission import Admission
 from .answering import Kitchen
-from .engines.base import Generator, Host
+from .engines.base import Embedder, Generator, Host
 from .familiar import Familiar
 from .figures import Figures
 from .lifecycle import Lifecycle
 from .measure import Measure
-from .routes import admin, chat, completions, diagnostics, health, hosted, metrics, models
+from .routes import (
+    admin,
+    chat,
+    completions,
+    diagnostics,
+    embeddings,
+    health,
+    hosted,
+    metrics,
+    models,
+    others,
+)
 from .routes.reading import Counter, Desk
 from .settings import Settings
 from .telemetry import Telemetry
@@ -48,7 +59,10 @@ OPEN_PATHS = frozenset(
     }
 )
 
+TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
+
 Verify = Callable[[str], object]
+Anything = Generator | Embedder | Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,10 @@ class Surroundings:
 
 
 def create_app(
-    settings: Settings, config: ServerConfig, engine: Generator | Host, around: Surroundings
+    settings: Settings,
+    config: ServerConfig,
+    engine: Generator | Embedder | Host,
+    around: Surroundings,
 ) -> Server:
     """The whole server but for its socket."""
     clock, verify = around.clock, around.verify
@@ -118,15 +135,18 @@ def create_app(
     return Server(app, lifecycle, admission)
 
 
-def _answering(
-    config: ServerConfig, engine: Generator | Host, kitchen: Kitchen
-) -> tuple[APIRouter, ...]:
+def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tuple[APIRouter, ...]:
+    desk = Desk(config)
     if isinstance(engine, Host):
         engine.meter = kitchen.telemetry
         kitchen.telemetry.add(engine.metrics)
-        return (hosted.router(Desk(config), kitchen, engine),)
+        return (hosted.router(desk, kitchen, engine),)
+    if isinstance(engine, Embedder):
+        engine.batched = kitchen.telemetry.embedding_batch.observe
+        return embeddings.router(desk, kitchen, engine), others.router(desk, TEXT_PATHS)
     counter = Counter(config, kitchen, engine)
-    return chat.router(counter), completions.router(counter)
+    embed = others.router(desk, ["/v1/embeddings"])
+    return chat.router(counter), completions.router(counter), embed
 
 
 class _Api(FastAPI):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pippin_contract import native, serverconfig
@@ -18,6 +18,13 @@ from pippin_contract.serverconfig import EchoConfig, EngineName, ModelConfig, Se
 from pippin_contract.wire import CACHE_DIR, HTTP_PORT_NAME, SERVER_PORT, TERMINATION_LOG
 
 PREFIX = "PIPPIN_SERVER_"
+
+#: What earlier servers called a model's task.
+_FORMER_TASKS = {"lm": "chat", "embeddings": "embedding"}
+Task = Annotated[
+    Literal["chat", "completion", "embedding"],
+    BeforeValidator(lambda told: _FORMER_TASKS.get(told, told)),
+]
 
 
 class SettingsError(Exception):
@@ -64,6 +71,12 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=_names("ENGINE"),
         description="mlx, vllm or echo; absent: mlx.",
+    )
+    task: Task = Field(
+        default="chat",
+        validation_alias=_names("TASK", "MODEL_TYPE"),
+        description="What the model does: chat, completion or embedding; lm is chat, and"
+        " embeddings is embedding.",
     )
     engine_args: tuple[str, ...] = Field(
         default=(),
@@ -221,6 +234,7 @@ def _standalone(settings: Settings) -> ServerConfig:
         model=ModelConfig(
             uri=settings.model if remote else "",
             path="" if remote else settings.model and str(Path(settings.model).absolute()),
+            task=settings.task,
             context_length=settings.context_length,
         ),
     )

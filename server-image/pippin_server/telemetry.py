@@ -15,6 +15,7 @@ from pippin_edge.metrics import DURATION_BUCKETS, build_info, counter, gauge, hi
 
 #: Seconds between tokens, and until the first.
 _TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _BY = ("model", "engine")
 
 
@@ -69,6 +70,9 @@ class Telemetry:
         )
         self.inter_token = times(
             "pippin_server_inter_token_seconds", "Between two tokens of one answer.", _TOKEN_BUCKETS
+        )
+        self.embedding_batch = times(
+            "pippin_server_embedding_batch_inputs", "Texts embedded together.", _BATCH_BUCKETS
         )
         self.prompt_tokens = tokens("pippin_server_prompt_tokens", "Tokens read.")
         self.completion_tokens = tokens("pippin_server_completion_tokens", "Tokens made.")

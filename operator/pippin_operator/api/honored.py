@@ -9,8 +9,9 @@ from .modeldeployment import ModelDeploymentSpec
 
 SUPPORTED_SCHEMES = ("hf", "pvc", "file")
 #: What an engine's server answers.
-SUPPORTED_TASKS = {"vllm": ("chat", "completion", "embedding")}
-_TEXT_TASKS = ("chat", "completion")
+SUPPORTED_TASKS = ("chat", "completion", "embedding")
+#: Engines whose batches of texts to embed are filled by us.
+_BATCHED = ("mlx", "echo")
 
 _DEFAULT_ENGINE = {"nvidia": "vllm", "amd": "vllm", "apple": "mlx", "cpu": "mlx"}
 
@@ -28,7 +29,7 @@ def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
         found.append("engine.external")
     if spec.model.uri and spec.model.uri.partition("://")[0] not in SUPPORTED_SCHEMES:
         found.append("model.uri")
-    if spec.model.task not in SUPPORTED_TASKS.get(engine(spec), _TEXT_TASKS):
+    if spec.model.task not in SUPPORTED_TASKS:
         found.append("model.task")
     return tuple(found)
 
@@ -37,13 +38,17 @@ def _is_amd(spec: ModelDeploymentSpec) -> bool:
     return spec.accelerator.type == "amd" and engine(spec) == "vllm"
 
 
+def _batches(spec: ModelDeploymentSpec) -> bool:
+    return spec.model.task == "embedding" and engine(spec) in _BATCHED
+
+
 _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("model.adapters", lambda s: s.model.adapters),
     # There is no image with vLLM for AMD's GPUs; whoever has one names it.
     ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
-    ("batching", lambda s: s.batching),
+    ("batching", lambda s: s.batching and not _batches(s)),
     ("promptCache", lambda s: s.prompt_cache),
     ("storage", lambda s: s.storage),
     ("auth.required", lambda s: s.auth and not s.auth.required),

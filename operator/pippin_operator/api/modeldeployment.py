@@ -148,6 +148,12 @@ class Echo(KubeModel):
     crash_after: int = Field(
         default=0, ge=0, le=2**31 - 1, description="End the process at this request."
     )
+    dimensions: int = Field(
+        default=384,
+        ge=1,
+        le=8192,
+        description="Length of its vectors, where the task is embedding.",
+    )
 
 
 class EnvVar(KubeModel):
@@ -394,11 +400,13 @@ class ResponseCache(KubeModel):
 
 
 class Batching(KubeModel):
-    """How requests share the engine."""
+    """How texts to embed share the engine; text is generated in batches of their own."""
 
-    max_batch_size: int = Field(default=32, ge=1, le=4096, description="Most in one batch.")
+    max_batch_size: int = Field(default=32, ge=1, le=4096, description="Most texts in one batch.")
     window: Duration = Field(
-        default="100ms", description="How long an embeddings batch waits to fill."
+        default="100ms",
+        description="How long a batch waits at most for texts of requests that are on their way."
+        " When there are none it does not wait.",
     )
 
 
@@ -536,7 +544,9 @@ class ModelDeploymentSpec(KubeModel):
     response_cache: ResponseCache | None = Field(
         default=None, description="Equal requests, answered from memory."
     )
-    batching: Batching | None = Field(default=None, description="How requests share the engine.")
+    batching: Batching | None = Field(
+        default=None, description="How texts to embed share the engine."
+    )
     prompt_cache: PromptCache | None = Field(
         default=None, description="Prompts that begin alike, computed once."
     )

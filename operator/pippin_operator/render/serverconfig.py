@@ -9,6 +9,7 @@ from typing import cast
 from pippin_contract import wire
 from pippin_contract.serverconfig import (
     AuthConfig,
+    Batching,
     EchoConfig,
     EngineName,
     ModelConfig,
@@ -17,6 +18,7 @@ from pippin_contract.serverconfig import (
 )
 from pippin_contract.units import seconds
 
+from ..api import modeldeployment
 from ..api.honored import engine
 from ..api.modeldeployment import Echo, Limits, Timeouts
 from ..api.resources import Manifest
@@ -55,6 +57,7 @@ def server_config(model: Model, ctx: RenderContext) -> ServerConfig:
         engine_args=spec.engine.args if spec.engine else (),
         echo=_echo(spec.engine.echo if spec.engine else None),
         model=_model(model),
+        batching=_batching(spec.batching),
         max_concurrency=limits.concurrency or _CONCURRENCY.get(engine(spec), 32),
         max_queue=limits.queue or default["max_queue"].default,
         queue_timeout_seconds=_seconds(timeouts.queue) or default["queue_timeout_seconds"].default,
@@ -95,7 +98,14 @@ def _echo(echo: Echo | None) -> EchoConfig:
         wedge_after=echo.wedge_after,
         out_of_memory_after=echo.out_of_memory_after,
         crash_after=echo.crash_after,
+        dimensions=echo.dimensions,
     )
+
+
+def _batching(batching: modeldeployment.Batching | None) -> Batching:
+    if batching is None:
+        return Batching()
+    return Batching(max_batch_size=batching.max_batch_size, window_seconds=seconds(batching.window))
 
 
 def _seconds(duration: str | None) -> float:

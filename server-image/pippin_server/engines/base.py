@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from prometheus_client.metrics_core import Metric
 
@@ -39,6 +40,14 @@ class PromptRefused(EngineError):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class InputTooLong(EngineError):
+    """One of the texts to embed does not fit into the context; `index`: which."""
+
+    def __init__(self, *, index: int, tokens: int, limit: int) -> None:
+        self.index = index
+        super().__init__(f"has {tokens} tokens, and this model reads {limit}: split it")
 
 
 class EngineFailed(EngineError):
@@ -195,6 +204,33 @@ class Generator(Engine, Protocol):
         Closing the generator frees what the request holds within one step.
         """
         ...
+
+
+#: A text, or its tokens.
+Input = str | tuple[int, ...]
+#: 32-bit floats.
+Vector: TypeAlias = "array[float]"  # Python 3.11 cannot say it otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector for each input, in their order, and how many tokens the inputs were together."""
+
+    vectors: Sequence[Vector]
+    tokens: int
+
+
+class Embedder(Engine, ABC):
+    """An engine that makes vectors of texts."""
+
+    #: Length of its vectors; known once loaded.
+    dimensions: int
+    #: Told how many inputs each batch has. Set before the first request.
+    batched: Callable[[int], object]
+
+    @abstractmethod
+    async def embed(self, inputs: Sequence[Input]) -> Embedded:
+        """At least one input. Raises EngineError; cancelled, it computes nothing more of them."""
 
 
 class Host(Engine, ABC):

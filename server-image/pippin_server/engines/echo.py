@@ -10,7 +10,8 @@ import asyncio
 import os
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pippin_contract.serverconfig import EchoConfig
@@ -37,11 +38,11 @@ _CRASHED = 70
 _TOKEN = re.compile(r"\s*\S+")
 
 
-class EchoEngine:
-    """See the module. `crash` ends the process; a parameter so that tests need not die."""
+class Echo:
+    """What it is, whatever it makes. `crash` ends the process; a parameter so that tests need not
+    die."""
 
     name = "echo"
-    honours: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -71,25 +72,6 @@ class EchoEngine:
     async def warm_up(self) -> None:
         """Nothing is cold here."""
 
-    async def generate(
-        self, prompt: Prompt, sampling: Sampling
-    ) -> AsyncGenerator[Sequence[Delta], None]:
-        words = list(_answer(prompt))
-        prompt_tokens = _count(prompt)
-        _fit(prompt_tokens, sampling.max_tokens, self._context_length)
-        if not self._active and not self._wedged:
-            self._progressed_at = self._clock()
-        stopped = asyncio.Event()
-        self._active.add(stopped)
-        try:
-            await self._misbehave(stopped)
-            await _pause(self._knobs.first_token_seconds, stopped)
-            async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
-                self._progressed_at = self._clock()
-                yield [delta]
-        finally:
-            self._active.discard(stopped)
-
     def activity(self) -> Activity:
         # What stands still keeps its request, also when nobody waits for it any more.
         active = max(len(self._active), int(self._wedged))
@@ -105,6 +87,20 @@ class EchoEngine:
         for stopped in self._active:
             stopped.set()
 
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[asyncio.Event]:
+        """Around a request, which fails and is late as configured; the event ends its pauses."""
+        if not self._active and not self._wedged:
+            self._progressed_at = self._clock()
+        stopped = asyncio.Event()
+        self._active.add(stopped)
+        try:
+            await self._misbehave(stopped)
+            await pause(self._knobs.first_token_seconds, stopped)
+            yield stopped
+        finally:
+            self._active.discard(stopped)
+
     async def _misbehave(self, stopped: asyncio.Event) -> None:
         """What the knobs ask of this request, by its number."""
         if self._closed:
@@ -117,9 +113,26 @@ class EchoEngine:
             raise OutOfMemory("out of memory: ask for less, or try again later")
         if _reached(knobs.wedge_after, number):
             self._wedged = True
-            await _pause(None, stopped)
+            await pause(None, stopped)
         if random.Random(f"{knobs.seed}/{number}").random() * 100 < knobs.error_percent:
             raise EngineFailed("the echo engine failed as configured")
+
+
+class EchoEngine(Echo):
+    """Says what it is told."""
+
+    honours: frozenset[str] = frozenset()
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        words = list(_answer(prompt))
+        prompt_tokens = _count(prompt)
+        _fit(prompt_tokens, sampling.max_tokens, self._context_length)
+        async with self._at_work() as stopped:
+            async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
+                self._progressed_at = self._clock()
+                yield [delta]
 
     async def _tokens(
         self, words: list[str], sampling: Sampling, prompt_tokens: int, stopped: asyncio.Event
@@ -130,7 +143,7 @@ class EchoEngine:
         stops = StopFilter(sampling.stop)
         for number, word in enumerate(words, start=1):
             if number > 1:
-                await _pause(pace, stopped)
+                await pause(pace, stopped)
             text, met = stops.feed(word)
             finish = _finish(number, len(words), limit, met)
             if finish and not met:
@@ -172,7 +185,7 @@ def _reached(after: int, number: int) -> bool:
     return bool(after) and number >= after
 
 
-async def _pause(seconds: float | None, stopped: asyncio.Event) -> None:
+async def pause(seconds: float | None, stopped: asyncio.Event) -> None:
     """Wait (None: for ever), unless the engine is closed meanwhile."""
     if seconds == 0:
         await asyncio.sleep(0)

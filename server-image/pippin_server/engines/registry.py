@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pippin_contract.serverconfig import ServerConfig
 
-from .base import Generator, Host
+from .base import Embedder, Generator, Host
 
 if TYPE_CHECKING:
     from .vllm.engine import Settings as VllmSettings
@@ -71,23 +71,42 @@ def needs_weights(config: ServerConfig) -> bool:
 
 def create(
     config: ServerConfig, surroundings: Surroundings, clock: Callable[[], float]
-) -> Generator | Host:
+) -> Generator | Embedder | Host:
     """Not loaded yet. Call it when `problems` finds none."""
+    if config.engine == "vllm":
+        from .vllm.engine import VllmEngine
+
+        return VllmEngine(_vllm_settings(config, surroundings), clock)
+    if config.model.task == "embedding":
+        return _embedder(config, clock)
     if config.engine == "echo":
         from .echo import EchoEngine
 
         length = config.model.context_length or _ECHO_CONTEXT
         return EchoEngine(config.echo, context_length=length, clock=clock)
-    if config.engine == "vllm":
-        from .vllm.engine import VllmEngine
-
-        return VllmEngine(_vllm_settings(config, surroundings), clock)
     from .mlx import args
     from .mlx.engine import MlxEngine
 
     return MlxEngine(
         args.parse(config.engine_args),
         batch=config.max_concurrency,
+        context_length=config.model.context_length,
+        clock=clock,
+    )
+
+
+def _embedder(config: ServerConfig, clock: Callable[[], float]) -> Embedder:
+    if config.engine == "echo":
+        from .echo_embedder import EchoEmbedder
+
+        length = config.model.context_length or _ECHO_CONTEXT
+        return EchoEmbedder(config.echo, config.batching, context_length=length, clock=clock)
+    from .mlx import args
+    from .mlx.embedder import MlxEmbedder
+
+    return MlxEmbedder(
+        args.parse(config.engine_args),
+        config.batching,
         context_length=config.model.context_length,
         clock=clock,
     )

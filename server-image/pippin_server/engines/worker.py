@@ -173,7 +173,7 @@ class Worker(Generic[J]):
                     raise
                 log.exception("engine.step_failed", requests=batcher.size)
                 batcher.reset()
-                self._post(self._end_all, _as_failure(error))
+                self._post(self._end_all, as_failure(error))
                 continue
             self.progressed_at = self._clock()
             if events:
@@ -202,7 +202,7 @@ class Worker(Generic[J]):
             batcher.add(ticket, job)
         except Exception as error:
             log.exception("engine.add_failed")
-            self._post(self._deliver, [(ticket, _as_failure(error))])
+            self._post(self._deliver, [(ticket, as_failure(error))])
 
     def _post(self, call: Callable[[A], None], argument: A) -> None:
         try:
@@ -226,7 +226,7 @@ class Worker(Generic[J]):
         self._deliver([(ticket, error) for ticket in list(self._listeners)])
 
 
-def _as_failure(error: Exception) -> EngineError:
+def as_failure(error: Exception) -> EngineError:
     """Foreign errors end here: their text may hold anything, so it is only in the log."""
     if isinstance(error, EngineError):
         return error

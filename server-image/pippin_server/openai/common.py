@@ -23,6 +23,7 @@ MAX_BIASES = 1024
 _MAX_PROBLEMS = 3
 
 M = TypeVar("M", bound="Body")
+S = TypeVar("S", bound="Strict")
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -114,13 +115,18 @@ def read(kind: type[M], body: dict[str, Any], honours: frozenset[str] = frozense
                 param=name,
                 code="unsupported_parameter",
             )
-    try:
-        found = kind.model_validate(wanted)
-    except ValidationError as error:
-        raise _bad_request(error) from error
+    found = validated(kind, wanted)
     if found.stream_options is not None and not found.stream:
         raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
     return found
+
+
+def validated(kind: type[S], body: dict[str, Any]) -> S:
+    """Raises BadRequest naming the field."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _bad_request(error) from error
 
 
 def _asks_nothing(value: object, neutral: tuple[Any, ...]) -> bool:

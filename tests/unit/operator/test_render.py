@@ -234,6 +234,19 @@ def test_the_config_says_what_the_spec_says():
     assert (model.tags, model.description) == (("x",), "words")
 
 
+def test_the_config_of_an_embedding_model_says_how_texts_share_batches():
+    found = config(
+        model={"task": "embedding"},
+        engine={"type": "echo", "echo": {"dimensions": 12}},
+        batching={"maxBatchSize": 8, "window": "20ms"},
+    )
+    assert found.model.task == "embedding"
+    assert (found.batching.max_batch_size, found.batching.window_seconds) == (8, 0.02)
+    assert found.echo.dimensions == 12
+    default = config(model={"task": "embedding"}).batching
+    assert (default.max_batch_size, default.window_seconds) == (32, 0.1)
+
+
 def test_the_narrow_escape_hatch_reaches_the_pod():
     found = pod(
         podTemplate={

@@ -11,10 +11,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..base import Delta, EngineError, EngineFailed, Finish, OutOfMemory, Score
+from ..base import Delta, Finish, Score
 from ..stops import StopFilter
 from ..worker import Event
 from .job import Job
+from .loading import translated
 from .rows import row_generator
 from .sampling import Row
 from .scores import Line, Spelling
@@ -83,7 +84,7 @@ class MlxBatcher:
         try:
             _, responses = self._generator.next()
         except (RuntimeError, MemoryError) as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         events: list[tuple[int, Event]] = []
         stopped: list[int] = []
         for response in responses:
@@ -120,10 +121,3 @@ class MlxBatcher:
             scores = tuple(running.held)
             running.held.clear()
         return Delta(shown, prompt_tokens=running.prompt_tokens, finish=finish, scores=scores)
-
-
-def _translated(error: Exception) -> EngineError:
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "memory" in text or "alloc" in text:
-        return OutOfMemory("out of memory: ask for less, or try again later")
-    return EngineFailed("the engine failed on this request")

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import structlog
 from jinja2 import TemplateError
-from mlx.utils import tree_flatten
 from mlx_lm.utils import load as load_weights
 
-from ..base import LoadFailed, Prompt, PromptRefused
-from . import blas
+from ..base import Prompt, PromptRefused
 from .args import Args
 from .guide import Guides
-
-log = structlog.get_logger("pippin.engine")
+from .loading import accelerated, arrays, as_load_failures, cast
 
 #: Context of a model whose config does not tell.
 _UNKNOWN_CONTEXT = 4096
@@ -40,63 +36,22 @@ class Model:
 def load(path: Path, args: Args) -> Model:
     """Blocks for as long as the disk takes. Raises LoadFailed."""
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    details = _accelerated(args) if on_cpu else {}
-    try:
+    details = accelerated(args) if on_cpu else {}
+    with as_load_failures():
         weights, tokenizer, config = load_weights(str(path), return_config=True)
-        _cast(weights, config, args, on_cpu)
+        cast(weights, config, args, on_cpu)
         mx.eval(weights.parameters())
-    except MemoryError as error:
-        raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
-    except RuntimeError as error:
-        if "memory" in str(error).lower() or "alloc" in str(error).lower():
-            raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
-        raise LoadFailed("ModelCorrupted", _unreadable(error)) from error
-    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
-        raise LoadFailed("ModelCorrupted", _unreadable(error)) from error
     gc.collect()
     gc.freeze()  # nothing of the model is looked at by the collector again
-    arrays = [leaf for leaf in _leaves(weights) if isinstance(leaf, mx.array)]
+    held = arrays(weights)
     return Model(
         weights=weights,
         tokenizer=tokenizer,
         context_length=int(config.get("max_position_embeddings") or _UNKNOWN_CONTEXT),
         vocabulary=int(config.get("vocab_size") or len(tokenizer)),
-        bytes=sum(array.nbytes for array in arrays),
-        details={**details, "dtype": str(arrays[0].dtype) if arrays else ""},
+        bytes=sum(array.nbytes for array in held),
+        details={**details, "dtype": str(held[0].dtype) if held else ""},
     )
-
-
-def _leaves(weights: Any) -> list[Any]:
-    flat: Any = tree_flatten(weights.parameters())
-    return [leaf for _, leaf in flat]
-
-
-_NO_MEMORY = "the weights do not fit into this machine's memory"
-
-
-def _unreadable(error: Exception) -> str:
-    return f"the model cannot be loaded: {type(error).__name__}: {error}"
-
-
-def _accelerated(args: Args) -> dict[str, str]:
-    try:
-        found = blas.accelerate(args.threads or None)
-    except blas.Unavailable as error:
-        log.warning("blas.reference", reason=str(error), effect="matrix products are very slow")
-        return {"blas": "reference"}
-    log.info("blas.openblas", core=found.core, threads=found.threads)
-    return {"blas": f"openblas/{found.core}", "threads": str(found.threads)}
-
-
-def _cast(weights: Any, config: dict[str, Any], args: Args, on_cpu: bool) -> None:
-    """CPUs have no half precision to speak of; quantised weights stay as they are."""
-    quantised = "quantization" in config or "quantization_config" in config
-    dtype = args.dtype
-    if dtype == "auto":
-        if not on_cpu or quantised:
-            return
-        dtype = "float32"
-    weights.set_dtype(getattr(mx, dtype))
 
 
 class Tokens:
