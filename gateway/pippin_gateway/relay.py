@@ -22,6 +22,8 @@ from .upstream.failure import UpstreamFailure
 PASSED = (b"content-type", b"content-encoding", b"cache-control", b"retry-after")
 #: A JSON answer up to this size is complete before its status line goes out.
 WHOLE_BYTES = 256 * 1024
+#: What an answer's tokens are told in lies in so much of its end, which may come in two reads.
+USAGE_BYTES = 1024
 #: An event longer than this is passed on in pieces.
 EVENT_BYTES = 1024 * 1024
 
@@ -39,7 +41,7 @@ def is_json(exchange: Exchange) -> bool:
 
 
 async def whole(exchange: Exchange, send: Send, head: Headers) -> bytes:
-    """Pass on an answer that does not stream; returns its last part. Raises UpstreamFailure."""
+    """Pass on an answer that does not stream; returns its end. Raises UpstreamFailure."""
     part = await exchange.read()
     if not exchange.complete:
         parts, size = [part], len(part)
@@ -59,7 +61,8 @@ async def whole(exchange: Exchange, send: Send, head: Headers) -> bytes:
     last = part
     while part:
         await send({"type": "http.response.body", "body": part, "more_body": True})
-        last, part = part, await exchange.read()
+        part = await exchange.read()
+        last = last[-USAGE_BYTES:] + part
     await send({"type": "http.response.body", "body": b""})
     return last
 

@@ -71,6 +71,33 @@ async def test_a_key_sees_only_its_models(tenant: Tenant):
     assert await stream_once(narrow, "open", "hello there")
 
 
+async def test_texts_are_embedded_and_count_against_the_key(tenant: Tenant):
+    tenant.apply(
+        model(
+            "embed",
+            tenant.namespace,
+            model={"task": "embedding"},
+            engine={"echo": {"dimensions": 16}},
+            batching={"maxBatchSize": 8, "window": "10ms"},
+        ),
+        key("app", tenant.namespace, limits={"tpm": 1000}),
+    )
+    tenant.wait_ready("embed")
+    conditions = tenant.kubectl.json("get", "mdep", "embed")["status"]["conditions"]
+    assert [c["status"] for c in conditions if c["type"] == "SpecHonored"] == ["True"]
+    client = await tenant.client("app")
+    raw = await client.embeddings.with_raw_response.create(
+        model="embed", input=["one two", "three", "one two"]
+    )
+    vectors = [item.embedding for item in raw.parse().data]
+    assert vectors[0] == vectors[2] != vectors[1]
+    assert [len(vector) for vector in vectors] == [16] * 3
+    assert raw.parse().usage.total_tokens == 5
+    assert int(raw.headers["x-ratelimit-remaining-tokens"]) < 1000
+    with pytest.raises(openai.BadRequestError, match="does embedding"):
+        await stream_once(client, "embed", "hello")
+
+
 async def test_models_of_another_namespace_are_as_if_they_were_not_until_they_are_opened(
     tenant: Tenant, other_tenant: Tenant
 ):

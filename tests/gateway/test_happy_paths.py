@@ -8,6 +8,7 @@ import jwt
 import openai
 import pytest
 
+from support.eventually import eventually
 from support.gateway import Running, key_object, model_object, new_key, pod_object
 from support.upstreams import Turn, answer, good, upstream
 
@@ -45,6 +46,35 @@ async def test_an_alias_and_the_other_endpoints_reach_the_same_replica(gateway: 
             assert got.status_code == 200
             assert replica.requests[-1].line == f"POST {path} HTTP/1.1"
         assert replica.connections == 1, "kept connections are used again"
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+async def test_embeddings_come_back_and_are_counted_however_long_they_are(
+    gateway: Running, size: int
+) -> None:
+    item = {"object": "embedding", "index": 0, "embedding": "A" * size}
+    usage = {"prompt_tokens": 1234, "total_tokens": 1234}
+    told = {"object": "list", "data": [item], "model": "qwen", "usage": usage}
+    # As it comes when the network cuts where it hurts: in the middle of the number.
+    whole = answer(json.dumps(told).encode())
+    middle = whole.index(b"34", whole.index(b'"prompt_tokens"'))
+
+    async def cut(turn: Turn) -> None:
+        await turn.send(whole[:middle])
+        await eventually(lambda: size < 400_000 or seen)
+        await turn.send(whole[middle:])
+
+    seen: list[bytes] = []
+    async with upstream(cut) as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        body = {"model": "qwen", "input": "hi"}
+        async with http.stream("POST", "/v1/embeddings", json=body) as got:
+            async for part in got.aiter_bytes():
+                seen.append(part)
+    assert json.loads(b"".join(seen)) == told
+    assert json.loads(gateway.log[-1])["prompt_tokens"] == 1234
+    labels = {"model": "team-a/qwen", "key": "team-a/app"}
+    assert gateway.metric("pippin_gateway_tokens_total", kind="prompt", **labels) == 1234
 
 
 async def test_models_lists_what_the_key_may_use(gateway: Running) -> None:
