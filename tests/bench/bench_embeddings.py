@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -88,12 +89,25 @@ async def measure(rounds: int) -> None:
         async with serving(Path(directory), config) as server:
             host, port = server.url.removeprefix("http://").split(":")
             opened = [await asyncio.open_connection(host, int(port)) for _ in TEXTS]
-            await report([Connection(*streams) for streams in opened], rounds, yardstick)
+            rates = await served([Connection(*streams) for streams in opened], rounds)
             for _, writer in opened:
                 writer.close()
+    after = await asyncio.to_thread(raw_in_a_process, path, rounds)
+    for kind, rate in rates.items():
+        against = "apart" if kind == "one_by_one" else "together"
+        without = max(before[against], after[against])
+        share = f"{rate / without:.2f} of the model without HTTP, {against}: {without:.0f}"
+        print(f"{kind:12} {rate:7.0f} texts/s ({share})")
 
 
-async def report(connections: list[Connection], rounds: int, yardstick: dict[str, float]) -> None:
+def raw_in_a_process(path: Path, rounds: int) -> dict[str, float]:
+    command = [sys.executable, str(HERE), "--raw", str(path), "--rounds", str(rounds)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+async def served(connections: list[Connection], rounds: int) -> dict[str, float]:
     async def one_request() -> None:
         await connections[0].ask(TEXTS)
 
