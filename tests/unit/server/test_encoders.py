@@ -105,6 +105,16 @@ def test_a_decoder_without_a_prefix_or_a_head_is_loaded(tmp_path: Path) -> None:
     assert headless == whole
 
 
+@pytest.mark.parametrize("field", [{"is_causal": False}, {"use_bidirectional_attention": True}])
+def test_a_decoder_that_sees_ahead_is_refused_and_not_embedded_wrongly(
+    tmp_path: Path, field: dict[str, Any]
+) -> None:
+    config = json.loads((tinymodel.make(tmp_path) / "config.json").read_text())
+    dump(tmp_path / "config.json", {**config, **field})
+    with pytest.raises(LoadFailed, match="see those after them"):
+        sentences.load(tmp_path, Args())
+
+
 def test_quantised_weights_are_read(tmp_path: Path) -> None:
     config = json.loads((make(tmp_path) / "config.json").read_text())
     (plain,) = sentences.load(tmp_path, Args()).embed([LONG])

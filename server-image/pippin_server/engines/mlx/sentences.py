@@ -67,15 +67,16 @@ def load(path: Path, args: Args) -> Sentences:
         cast(model, config, args, on_cpu)
         mx.eval(model.parameters())
         context = _context(path, config)
+        dimensions, vocabulary = int(config["hidden_size"]), int(config["vocab_size"])
     gc.collect()
     gc.freeze()  # nothing of the model is looked at by the collector again
     held = arrays(model)
     return Sentences(
         forward=forward,
         pooling=pooled,
-        dimensions=int(config["hidden_size"]),
+        dimensions=dimensions,
         context_length=context,
-        vocabulary=int(config["vocab_size"]),
+        vocabulary=vocabulary,
         bytes=sum(one.nbytes for one in held),
         details={**details, "dtype": str(held[0].dtype), "pooling": pooled.kind},
     )
@@ -89,6 +90,9 @@ def _encoder(path: Path, config: dict[str, Any]) -> tuple[Any, Forward]:
 def _decoder(path: Path, config: dict[str, Any]) -> tuple[Any, Forward]:
     """What makes text can also embed it: without its head, as Qwen3-Embedding."""
     from mlx_lm.utils import _get_classes, load_model
+
+    if config.get("use_bidirectional_attention") or not config.get("is_causal", True):
+        raise ValueError("its tokens see those after them, which is not known here")
 
     def headless(config: dict[str, Any]) -> tuple[type, type]:
         whole, arguments = _get_classes(config)
