@@ -180,3 +180,12 @@ async def test_the_clients_request_id_is_kept_and_a_bad_one_replaced(echo: Runni
     assert all('"request_id":"abc.1-2_3"' in event for event in events)
     assert replaced.json()["request_id"] == replaced.headers["x-request-id"]
     assert bad.headers["x-request-id"].startswith("req-")
+
+
+async def test_a_chat_model_says_that_it_does_not_embed(echo: Running) -> None:
+    answer = await echo.post("/v1/embeddings", {"model": "echo", "input": "cat"})
+    error = said(answer)
+    assert (answer.status_code, error["param"]) == (400, "model")
+    assert error["message"] == "this model does chat, not /v1/embeddings"
+    other = await echo.post("/v1/embeddings", {"model": "nobody", "input": "cat"})
+    assert (other.status_code, said(other)["code"]) == (404, "model_not_found")
