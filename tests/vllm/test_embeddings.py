@@ -42,6 +42,8 @@ async def test_what_means_the_same_is_near(client: openai.AsyncOpenAI) -> None:
     answer = await client.embeddings.create(model="smol", input=["cat", "kitten", "stocks"])
     cat, kitten, stocks = (item.embedding for item in answer.data)
     assert len(cat) == 384
+    # As with MLX: tests/serving/test_embeddings.py.
+    assert cat[:4] == pytest.approx([0.0373304, 0.0511618, -0.0003061, 0.0602099], abs=1e-4)
     # What mean pooling over the model's last layer gives, as its card says to do.
     assert cosine(cat, kitten) == pytest.approx(0.788, abs=0.002)
     assert cosine(cat, stocks) == pytest.approx(0.203, abs=0.002)

@@ -29,7 +29,7 @@ log = structlog.get_logger("pippin.engine")
 #: Tokens of one request, all its texts together, as OpenAI bounds them.
 MAX_TOKENS = 300_000
 #: Tokens of one batch, padding included: attention's memory grows with them.
-_BATCH_TOKENS = 16_384
+_BATCH_TOKENS = 8_192
 #: Texts shorter than this are of one length.
 _SHORTEST = 16
 
