@@ -212,8 +212,13 @@ class _Served:
     async def whole(self, *, scored: bool) -> Choice:
         """All of it."""
         every = [delta async for deltas in self for delta in deltas]
-        scores = [one for delta in every for one in delta.scores] if scored else None
-        return Choice("".join([delta.text for delta in every]), self.finish or "stop", scores)
+        return Choice(
+            "".join([delta.text for delta in every]),
+            self.finish or "stop",
+            [one for delta in every for one in delta.scores] if scored else None,
+            "".join([delta.reasoning for delta in every]),
+            [call for delta in every for call in delta.calls],
+        )
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Delta]]:
         self._count(self._first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jwt
 import openai
@@ -10,6 +11,7 @@ import pytest
 
 from support.eventually import eventually
 from support.gateway import Running, key_object, model_object, new_key, pod_object
+from support.servers import echo_config, serving
 from support.upstreams import Turn, answer, good, upstream
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -208,3 +210,21 @@ async def test_requests_spread_over_the_ready_replicas(gateway: Running) -> None
         for _ in range(10):
             await http.post("/v1/chat/completions", json={"model": "qwen"})
         assert len(one.requests) == len(two.requests) == 5
+
+
+async def test_calls_of_functions_and_their_answers_pass(gateway: Running, tmp_path: Path) -> None:
+    look = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    config = echo_config(served_name="qwen")
+    async with serving(tmp_path, config) as server, client(gateway) as ai:
+        gateway.route(int(server.url.rpartition(":")[2]))
+        asked = {"model": "qwen", "tools": [look]}
+        first = await ai.chat.completions.create(**asked, messages=MESSAGES, tool_choice="required")
+        said = first.choices[0].message.model_dump()
+        (call,) = said["tool_calls"]
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "it is blue"}
+        stream = await ai.chat.completions.create(
+            **asked, messages=[*MESSAGES, said, result], stream=True
+        )
+        words = [part.choices[0].delta.content or "" async for part in stream]
+    assert (said["content"], call["function"]) == (None, {"name": "look", "arguments": "{}"})
+    assert "".join(words) == "it is blue"

@@ -51,7 +51,7 @@ def said(response: httpx.Response) -> dict[str, Any]:
         ({"n": 17}, "n"),
         ({"n": 0}, "n"),
         ({"n": True}, "n"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logprobs": True}, "logprobs"),

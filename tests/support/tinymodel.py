@@ -41,9 +41,11 @@ class Shape:
     vocabulary: int = 512
     context: int = 512
     seed: int = 7
+    #: Marks that are one token each, beside the special ones.
+    marks: tuple[str, ...] = ()
 
 
-def make(into: Path, shape: Shape | None = None) -> Path:
+def make(into: Path, shape: Shape | None = None, template: str = TEMPLATE) -> Path:
     """Write the model; returns the directory."""
     shape = shape or Shape()
     into.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ def make(into: Path, shape: Shape | None = None) -> Path:
         eos_token=SPECIAL[2],
         pad_token=SPECIAL[0],
         model_max_length=shape.context,
-        chat_template=TEMPLATE,
+        chat_template=template,
         clean_up_tokenization_spaces=False,
     )
     _dump(into / "config.json", **_config(shape))
@@ -73,7 +75,7 @@ def _tokenizer(shape: Shape) -> Tokenizer:
     lines = [" ".join(numbers.choice(_WORDS, 12)) for _ in range(400)]
     trainer = trainers.BpeTrainer(
         vocab_size=shape.vocabulary,
-        special_tokens=SPECIAL,
+        special_tokens=[*SPECIAL, *shape.marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -142,7 +144,9 @@ def _unwanted(tokenizer: Tokenizer, shape: Shape) -> list[int]:
     bad = [
         number
         for text, number in vocabulary.items()
-        if text in SPECIAL or not all(ord(char) < 128 or char in plain for char in text)
+        if text in SPECIAL
+        or text in shape.marks
+        or not all(ord(char) < 128 or char in plain for char in text)
     ]
     return bad + list(range(len(vocabulary), shape.vocabulary))
 

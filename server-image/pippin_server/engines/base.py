@@ -7,13 +7,13 @@ from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from prometheus_client.metrics_core import Metric
 
 from pippin_edge.asgi import Receive, Scope, Send
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class EngineError(Exception):
@@ -73,11 +73,53 @@ class LoadFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function that a model wants to have called; `arguments` is a JSON object as text.
+
+    `id` is empty where the model gives none: then whoever answers makes one.
+    """
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat. `answers`: the id of the call that a turn of the role `tool` answers."""
 
     role: str
     content: str
+    reasoning: str | None = None
+    calls: tuple[Call, ...] = ()
+    answers: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What a model may call; `parameters` is a JSON schema of an object."""
+
+    name: str
+    parameters: dict[str, Any]
+    description: str | None = None
+    #: The arguments must follow the schema, whatever the model is inclined to.
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What an answer may call, and whether it must. `must`: calls, and nothing else."""
+
+    functions: tuple[Function, ...]
+    must: bool = False
+    #: The name of the only one that may be called.
+    only: str | None = None
+    #: More than one call in an answer.
+    parallel: bool = True
+
+    @property
+    def callable(self) -> tuple[Function, ...]:
+        return tuple(one for one in self.functions if self.only in (None, one.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +129,8 @@ class Prompt:
     messages: tuple[Message, ...] | None = None
     text: str | None = None
     tokens: tuple[int, ...] | None = None
+    #: What a chat's answer may call.
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +169,7 @@ class Delta:
 
     `text` may be empty (half a character, a possible stop sequence); `tokens` counts all the same.
     `scores`, where asked for: of each token of the text, the chosen one first, then the likeliest.
+    `reasoning` is what the model says to itself; a call comes once it is whole.
     """
 
     text: str
@@ -132,6 +177,8 @@ class Delta:
     prompt_tokens: int = 0
     finish: Finish | None = None
     scores: tuple[tuple[Score, ...], ...] = ()
+    reasoning: str = ""
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

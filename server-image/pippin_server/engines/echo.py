@@ -1,5 +1,7 @@
 """The echo engine: answers with the prompt's own words, one a token, and fails on demand.
 
+Where it must call a function it calls the named or the first one, with nothing.
+
 A product feature for tests and game days: the same config and the same requests give the same
 answers and the same failures. Its knobs are `serverconfig.EchoConfig`.
 """
@@ -18,6 +20,7 @@ from pippin_contract.serverconfig import EchoConfig
 
 from .base import (
     Activity,
+    Call,
     Delta,
     EngineFailed,
     EngineStopped,
@@ -121,7 +124,7 @@ class Echo:
 class EchoEngine(Echo):
     """Says what it is told."""
 
-    honours: frozenset[str] = frozenset()
+    honours = frozenset(("tools", "tool_choice", "parallel_tool_calls"))
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling
@@ -130,6 +133,10 @@ class EchoEngine(Echo):
         prompt_tokens = _count(prompt)
         _fit(prompt_tokens, sampling.max_tokens, self._context_length)
         async with self._at_work() as stopped:
+            if prompt.tools is not None and prompt.tools.must:
+                called = Call(prompt.tools.callable[0].name, "{}")
+                yield [Delta("", 1, prompt_tokens, "tool_calls", calls=(called,))]
+                return
             async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
                 self._progressed_at = self._clock()
                 yield [delta]

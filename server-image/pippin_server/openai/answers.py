@@ -10,7 +10,7 @@ import orjson
 
 from pippin_edge import sse
 
-from ..engines.base import Delta, Score
+from ..engines.base import Call, Delta, Score
 
 #: Of one token: the chosen one, then the likeliest.
 Scores = tuple[Score, ...]
@@ -40,6 +40,10 @@ class Head:
     model: str
     request_id: str
 
+    def call_id(self, choice: int, call: int) -> str:
+        """Of a call to which the model gave none; another in every answer."""
+        return f"call_{self.number}{choice:x}{call:x}"
+
     def payload(self, *, chunk: bool) -> dict[str, object]:
         chat = self.kind == "chat"
         name = "chat.completion" if chat else "text_completion"
@@ -59,6 +63,8 @@ class Choice:
     text: str
     finish: str
     scores: Sequence[Scores] | None = None
+    reasoning: str = ""
+    calls: Sequence[Call] = ()
 
 
 def whole(head: Head, choices: Sequence[Choice], usage: Usage) -> bytes:
@@ -66,16 +72,34 @@ def whole(head: Head, choices: Sequence[Choice], usage: Usage) -> bytes:
     chat = head.kind == "chat"
     listed = []
     for index, choice in enumerate(choices):
-        said = {"role": "assistant", "content": choice.text, "refusal": None}
+        said = {"message": _message(head, index, choice)} if chat else {"text": choice.text}
         listed.append(
             {
                 "index": index,
                 "logprobs": _logprobs(head.kind, choice.scores, 0),
                 "finish_reason": choice.finish,
-                **({"message": said} if chat else {"text": choice.text}),
+                **said,
             }
         )
     return orjson.dumps({**head.payload(chunk=False), "choices": listed, "usage": usage.payload()})
+
+
+def _message(head: Head, index: int, choice: Choice) -> dict[str, object]:
+    said: dict[str, object] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasoning:
+        said["reasoning_content"] = choice.reasoning
+    if choice.calls:
+        said["content"] = choice.text or None
+        said["tool_calls"] = [
+            _call(call, call.id or head.call_id(index, number), call.arguments)
+            for number, call in enumerate(choice.calls)
+        ]
+    return said
+
+
+def _call(call: Call, call_id: str, arguments: str) -> dict[str, object]:
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _logprobs(kind: Kind, scores: Sequence[Scores] | None, offset: int) -> object:
@@ -112,6 +136,9 @@ class Chunks:
         self._chat = chat
         self._kind = head.kind
         self._offset = 0
+        self._index = index
+        self._calls = 0
+        self._of = head
         self._head = common
         self._before = b"data: " + common + b',"choices":[{"index":%d,' % index + opening
         self._after = closing + b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
@@ -127,9 +154,32 @@ class Chunks:
 
     def delta(self, delta: Delta) -> bytes:
         """Nothing for a step that shows nothing."""
+        if delta.reasoning or delta.calls:
+            return self._thought(delta) + self._text(delta) + self._called(delta)
+        return self._text(delta)
+
+    def _text(self, delta: Delta) -> bytes:
         if delta.scores:
             return self._scored(delta)
         return self._before + orjson.dumps(delta.text) + self._after if delta.text else b""
+
+    def _thought(self, delta: Delta) -> bytes:
+        return self._event({"reasoning_content": delta.reasoning}) if delta.reasoning else b""
+
+    def _called(self, delta: Delta) -> bytes:
+        """Of each call who is called, then with what: clients join the pieces."""
+        events = b""
+        for call in delta.calls:
+            number, self._calls = self._calls, self._calls + 1
+            call_id = call.id or self._of.call_id(self._index, number)
+            begun = {"index": number, **_call(call, call_id, "")}
+            rest = {"index": number, "function": {"arguments": call.arguments}}
+            events += self._event({"tool_calls": [begun]}) + self._event({"tool_calls": [rest]})
+        return events
+
+    def _event(self, delta: dict[str, object]) -> bytes:
+        tail = b',"logprobs":null,"finish_reason":null}'
+        return self._choice + b'"delta":' + orjson.dumps(delta) + tail + self._end
 
     def _scored(self, delta: Delta) -> bytes:
         logprobs = orjson.dumps(_logprobs(self._kind, delta.scores, self._offset))

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from pippin_edge.errors import BadRequest
 
-from ..engines.base import Message, Prompt
+from ..engines.base import Prompt
 from .common import Body, Strict
+from .messages import ChatMessage
+from .tools import MAX_TOOLS, Choice, Tool, offered
 
 #: Messages of one request.
 _MAX_MESSAGES = 4096
-
-
-class TextPart(Strict):
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Strict):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
-    name: str | None = None
-    # Clients send answers back as they got them, with the fields that held nothing.
-    refusal: None = None
-    tool_calls: None = None
-    function_call: None = None
-    audio: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-
-    def plain(self) -> Message:
-        if isinstance(self.content, str):
-            text = self.content
-        else:
-            text = "\n".join(part.text for part in self.content)
-        # Chat templates know the older name only.
-        return Message(role="system" if self.role == "developer" else self.role, content=text)
 
 
 class JsonSchema(BaseModel):
@@ -96,6 +73,9 @@ class ChatRequest(Body):
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
 
     def limit(self) -> int | None:
         if self.max_completion_tokens is not None and self.max_tokens is not None:
@@ -115,4 +95,8 @@ class ChatRequest(Body):
         return None if self.response_format is None else self.response_format.schema_text()
 
     def prompt(self) -> Prompt:
-        return Prompt(messages=tuple(message.plain() for message in self.messages))
+        turns = enumerate(self.messages)
+        return Prompt(
+            messages=tuple(message.plain(f"messages.{number}") for number, message in turns),
+            tools=offered(self.tools, self.tool_choice, self.parallel_tool_calls),
+        )

@@ -161,7 +161,7 @@ def _is_union_tag(part: int | str) -> bool:
     return isinstance(part, str) and any(c in part for c in "[(-") or part in _TAGS
 
 
-_TAGS = frozenset({"str", "constrained-str"})
+_TAGS = frozenset({"str", "constrained-str", "NamedTool"})
 
 
 def _words(problem: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class MlxEngine:
     name = "mlx"
     honours = frozenset(
         ("logit_bias", "frequency_penalty", "presence_penalty", "response_format", "logprobs")
-        + ("top_logprobs",)
+        + ("top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
     )
 
     def __init__(
@@ -129,17 +130,20 @@ class MlxEngine:
             )
         self._tokens.check_bias(sampling.logit_bias)
         guide = None
-        if sampling.schema is not None:
+        if sampling.schema is not None or prompt.tools is not None:
             guide = await loop.run_in_executor(
-                self._tokenizing, self._tokens.guides.make, sampling.schema
+                self._tokenizing, self._tokens.guide, prompt, sampling, tokens
             )
+        reader = self._tokens.reader(prompt, sampling, tokens, guide)
+        if reader is not None:
+            sampling = replace(sampling, stop=())  # it looks for them where words are
         job = Job(tokens, sampling.max_tokens or room, sampling, guide)
-        answer = self._worker.run(job)
-        try:
+        async with aclosing(self._worker.run(job)) as answer:
             async for deltas in answer:
-                yield deltas
-        finally:
-            await answer.aclose()
+                read = deltas if reader is None else reader.read(deltas)
+                yield read
+                if read[-1].finish is not None:  # also after the only call that may be made
+                    return
 
     def activity(self) -> Activity:
         worker = self._worker

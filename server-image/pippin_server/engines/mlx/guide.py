@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -9,6 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from ..base import PromptRefused
+from .grammar import Wanted, grammar
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -51,27 +55,68 @@ class Guides:
         self._vocabulary = vocabulary
         self._eos = eos
         self._tables: LLTokenizer | None = None
+        self._marks: dict[str, int] = {}
 
-    def make(self, schema: str) -> Guide:
-        """For answers in JSON by this schema. Raises PromptRefused."""
-        if len(schema) > _MAX_SCHEMA:
-            raise _refused(f"the schema has more than {_MAX_SCHEMA} characters: make it smaller")
+    def make(self, wanted: Wanted) -> Guide:
+        """For answers that are what is wanted. Raises PromptRefused."""
+        field = "response_format" if wanted.tools is None else "tools"
+        schemas = list(_schemas(wanted))
+        if sum(len(text) for _, text, _ in schemas) > _MAX_SCHEMA:
+            raise PromptRefused(
+                f"its schemas have more than {_MAX_SCHEMA} characters: make them smaller", field
+            )
+        tables = self._made_tables(field)
+        if wanted.tools is None and wanted.thinking is None:
+            ((param, text, strict),) = schemas
+            return _guide(tables, _from_schema(text, strict=strict), param)
+        for param, text, strict in schemas:  # alone, so that the one at fault is named
+            _guide(tables, _from_schema(text, strict=strict), param)
+        lark = grammar(wanted, self._spell, dict(_TERSE))
+        return _guide(tables, LLMatcher.grammar_from_lark(lark), field)
+
+    def _made_tables(self, param: str) -> LLTokenizer:
         if self._tables is None:
             fast = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
             size = max(self._vocabulary, len(fast))
             try:
                 self._tables = from_tokenizer(fast, n_vocab=size, eos_token=self._eos)
             except ValueError as error:
-                raise _refused("this model's tokenizer cannot be guided: leave it out") from error
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_TERSE)
-        except ValueError as error:
-            raise _refused(f"the schema cannot be followed: {error}") from error
-        matcher = LLMatcher(self._tables, grammar, log_level=0)
-        if matcher.is_error():
-            raise _refused(f"the schema cannot be followed: {matcher.get_error()}")
-        return Guide(matcher)
+                raise PromptRefused(
+                    "this model's tokenizer cannot be guided: leave it out", param
+                ) from error
+            self._marks = _no_text(self._tokenizer, self._tables)
+        return self._tables
+
+    def _spell(self, text: str) -> list[str]:
+        """For a grammar, in which tokens that are no text stand by their numbers."""
+        marks = self._marks
+        longest = sorted(marks, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, longest))})", text) if longest else [text]
+        return [f"<[{marks[p]}]>" if p in marks else json.dumps(p) for p in parts if p]
 
 
-def _refused(message: str) -> PromptRefused:
-    return PromptRefused(message, "response_format")
+def _no_text(tokenizer: Any, tables: LLTokenizer) -> dict[str, int]:
+    """Tokens that the tables know by their numbers only."""
+    added: dict[int, Any] = tokenizer.added_tokens_decoder
+    return {str(token): n for n, token in added.items() if tables.is_special_token(n)}
+
+
+def _schemas(wanted: Wanted) -> Iterator[tuple[str, str, bool]]:
+    """The request's field, the schema as text, and whether all of it must be understood."""
+    if wanted.schema is not None:
+        yield "response_format", json.dumps(wanted.schema), True
+    if wanted.tools is not None:
+        for number, function in enumerate(wanted.tools.functions):
+            param = f"tools.{number}.function.parameters"
+            yield param, json.dumps(function.parameters), function.strict
+
+
+def _from_schema(text: str, *, strict: bool) -> str:
+    return LLMatcher.grammar_from_json_schema(text, overrides={**_TERSE, "lenient": not strict})
+
+
+def _guide(tables: LLTokenizer, made: str, param: str) -> Guide:
+    matcher = LLMatcher(tables, made, log_level=0)
+    if matcher.is_error():
+        raise PromptRefused(f"the schema cannot be followed: {matcher.get_error()}", param)
+    return Guide(matcher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ import mlx.core as mx
 from jinja2 import TemplateError
 from mlx_lm.utils import load as load_weights
 
-from ..base import Prompt, PromptRefused
+from ..base import Prompt, PromptRefused, Sampling
 from .args import Args
-from .guide import Guides
+from .dialect import Dialect
+from .guide import Guide, Guides
 from .loading import accelerated, arrays, as_load_failures, cast
+from .reading import Reader
+from .turns import offered, turns
 
 #: Context of a model whose config does not tell.
 _UNKNOWN_CONTEXT = 4096
@@ -60,9 +64,22 @@ class Tokens:
     def __init__(self, model: Model) -> None:
         self._tokenizer = model.tokenizer
         self._vocabulary = model.vocabulary
-        self.guides = Guides(
+        self._dialect = Dialect(model.tokenizer)
+        self._guides = Guides(
             model.tokenizer, model.vocabulary, sorted(model.tokenizer.eos_token_ids)
         )
+
+    def guide(self, prompt: Prompt, sampling: Sampling, tokens: Sequence[int]) -> Guide | None:
+        """None: the answer is free. Raises PromptRefused."""
+        schema = None if sampling.schema is None else json.loads(sampling.schema)
+        wanted = self._dialect.wanted(prompt, schema, tokens)
+        return None if wanted is None else self._guides.make(wanted)
+
+    def reader(
+        self, prompt: Prompt, sampling: Sampling, tokens: Sequence[int], guide: Guide | None
+    ) -> Reader | None:
+        """None: all that comes is words."""
+        return self._dialect.reader(prompt, sampling.stop, tokens, guided=guide is not None)
 
     def check_bias(self, biases: Sequence[tuple[int, float]]) -> None:
         """Raises PromptRefused."""
@@ -95,11 +112,18 @@ class Tokens:
     def _chat(self, prompt: Prompt) -> list[int]:
         if not self._tokenizer.has_chat_template:
             raise PromptRefused("this model has no chat template: use /v1/completions", "messages")
-        turns = [{"role": m.role, "content": m.content} for m in prompt.messages or ()]
+        self._dialect.check(prompt)
+        return self._templated(prompt)
+
+    def _templated(self, prompt: Prompt, *, as_text: bool = False) -> list[int]:
+        told = {} if prompt.tools is None else {"tools": offered(prompt.tools)}
+        messages = prompt.messages or ()
+        said = turns(messages, as_text=as_text, short=self._dialect.short_ids)
         try:
-            tokens = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True)
-        except TemplateError as error:
+            return [*self._tokenizer.apply_chat_template(said, add_generation_prompt=True, **told)]
+        except (TemplateError, TypeError) as error:
+            if isinstance(error, TypeError) and not as_text:
+                return self._templated(prompt, as_text=True)
             raise PromptRefused(
                 f"the model's chat template refuses these messages: {error}", "messages"
             ) from error
-        return list(tokens)

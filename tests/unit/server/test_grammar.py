@@ -1,0 +1,216 @@
+"""Whatever tokens a grammar lets through, the answer is what was asked for: each family's own
+parser reads calls in it that follow their schemas."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy
+import pytest
+from mlx_lm import tokenizer_utils
+
+from pippin_server.engines.base import Call, Delta, Function, Message, Prompt, PromptRefused, Tools
+from pippin_server.engines.mlx.dialect import Dialect
+from pippin_server.engines.mlx.guide import Guides
+from support import tinymodel
+
+EOS = 2
+WALKS = 8
+WEATHER = {
+    "type": "object",
+    "properties": {"days": {"type": "integer", "maximum": 99}, "unit": {"enum": ["C", "F"]}},
+    "required": ["days"],
+    "additionalProperties": False,
+}
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+SCHEMAS = {"get_weather": WEATHER, "quit": NOTHING}
+FUNCTIONS = (Function("get_weather", WEATHER, strict=True), Function("quit", NOTHING))
+COLOUR = {
+    "type": "object",
+    "properties": {"c": {"enum": ["red"]}},
+    "required": ["c"],
+    "additionalProperties": False,
+}
+#: What mlx_lm knows a family by, and the marks that are tokens of it.
+FAMILIES = {
+    "text": ("<tool_call> tool_call.name", ()),
+    "hermes": ("<tool_call> tool_call.name", ("<tool_call>", "</tool_call>")),
+    "thinking": ("<tool_call> tool_call.name", ("<think>", "</think>")),
+    "mistral": ("[TOOL_CALLS][ARGS]", ("[TOOL_CALLS]", "[ARGS]")),
+    "mistral-list": ("[TOOL_CALLS]", ("[TOOL_CALLS]",)),
+    "kimi": (
+        "<|tool_calls_section_begin|>",
+        (
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_end|>",
+            "<|tool_call_begin|>",
+            "<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
+    ),
+    "xml": ("<tool_call>\n<function=", ("<tool_call>", "</tool_call>")),
+}
+HELD = sorted(set(FAMILIES) - {"xml"})
+
+
+@dataclass
+class Family:
+    """A tokenizer, and what is known of its marks."""
+
+    tokenizer: Any
+    dialect: Dialect
+    guides: Guides
+    marks: frozenset[int]
+
+    def walk(
+        self, tools: Tools | None, seed: int, schema: Any = None, opened: bool = False
+    ) -> tuple[str, str, list[Call]]:
+        """An answer of tokens drawn blindly from those allowed: its words, thoughts and calls."""
+        prompt = Prompt(messages=(Message("user", "hello"),), tools=tools)
+        tokens = [5, 6, *(self.tokenizer.encode("<think>\n") if opened else [])]
+        wanted = self.dialect.wanted(prompt, schema, tokens)
+        assert wanted is not None
+        guide, numbers = self.guides.make(wanted), random.Random(seed)
+        reader = self.dialect.reader(prompt, (), tokens, guided=True)
+        assert reader is not None
+        detokenizer, deltas = self.tokenizer.detokenizer, []
+        while not deltas or deltas[-1].finish is None:
+            token = self._drawn(guide.allowed(), numbers)
+            guide.saw(token)
+            if token == EOS:
+                detokenizer.finalize()
+            else:
+                detokenizer.add_token(token)
+            finish = "stop" if token == EOS else None
+            deltas += reader.read([Delta(detokenizer.last_segment, finish=finish)])
+        text = "".join(delta.text for delta in deltas)
+        thought = "".join(delta.reasoning for delta in deltas)
+        return text, thought, [call for delta in deltas for call in delta.calls]
+
+    def _drawn(self, allowed: Any, numbers: random.Random) -> int:
+        """Marks and the end more often than blindly, so that answers have both, and an end."""
+        tokens = [int(token) for token in numpy.nonzero(allowed)[0]]
+        rare = [token for token in tokens if token == EOS or token in self.marks]
+        return numbers.choice(rare if rare and numbers.random() < 0.4 else tokens)
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Family]:
+    made: dict[str, Family] = {}
+
+    def make(name: str) -> Family:
+        template, marks = FAMILIES[name]
+        into: Path = tmp_path_factory.mktemp(name) / "model"
+        tinymodel.make(into, tinymodel.Shape(marks=marks), template)
+        tokenizer = tokenizer_utils.load(into)
+        numbers = frozenset(tokenizer.convert_tokens_to_ids(list(marks)))
+        guides = Guides(tokenizer, len(tokenizer), [EOS])
+        return Family(tokenizer, Dialect(tokenizer), guides, numbers)
+
+    return lambda name: made.get(name) or made.setdefault(name, make(name))
+
+
+def check(calls: list[Call], names: set[str]) -> None:
+    for call in calls:
+        assert call.name in names
+        jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_an_answer_that_must_call_holds_calls_and_nothing_else(
+    family: Callable[[str], Family], name: str
+) -> None:
+    several = 0
+    for seed in range(WALKS):
+        text, _, calls = family(name).walk(Tools(FUNCTIONS, must=True), seed)
+        assert (text, bool(calls)) == ("", True)
+        check(calls, set(SCHEMAS))
+        several += len(calls) > 1
+    assert several
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_named_function_is_called_once(family: Callable[[str], Family], name: str) -> None:
+    tools = Tools(FUNCTIONS, must=True, only="get_weather", parallel=False)
+    for seed in range(WALKS):
+        text, _, (call,) = family(name).walk(tools, seed)
+        assert text == ""
+        check([call], {"get_weather"})
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_calls_of_ones_own_will_follow_strict_schemas(
+    family: Callable[[str], Family], name: str
+) -> None:
+    walks = [family(name).walk(Tools(FUNCTIONS), seed) for seed in range(3 * WALKS)]
+    for _, _, calls in walks:
+        check(calls, set(SCHEMAS))
+    assert any(text for text, _, _ in walks)
+    if name not in ("text", "thinking"):  # whose marks nobody writes by chance
+        assert any(calls for _, _, calls in walks)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_words_follow_their_schema_where_calls_are_possible(
+    family: Callable[[str], Family], name: str
+) -> None:
+    kinds = set()
+    for seed in range(3 * WALKS):
+        text, _, calls = family(name).walk(Tools(FUNCTIONS), seed, COLOUR)
+        kinds.add(bool(calls))
+        check(calls, set(SCHEMAS))
+        assert calls or json.loads(text) == {"c": "red"}
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("tools", [Tools(FUNCTIONS, must=True), None])
+def test_a_thought_that_the_prompt_began_comes_first(
+    family: Callable[[str], Family], tools: Tools | None
+) -> None:
+    thoughts = []
+    for seed in range(WALKS):
+        text, thought, calls = family("thinking").walk(tools, seed, COLOUR, opened=True)
+        thoughts.append(thought)
+        assert bool(calls) == (tools is not None)
+        assert calls or json.loads(text) == {"c": "red"}
+    assert any(thoughts)
+
+
+@pytest.mark.parametrize(
+    ("tools", "schema", "param", "words"),
+    [
+        (Tools(FUNCTIONS, must=True), None, "tool_choice", "'auto'"),
+        (Tools(FUNCTIONS), None, "tools", "leave out 'strict'"),
+        (Tools(FUNCTIONS[1:]), COLOUR, "response_format", "without tools"),
+    ],
+)
+def test_what_a_family_cannot_be_held_to_is_refused(
+    family: Callable[[str], Family], tools: Tools, schema: Any, param: str, words: str
+) -> None:
+    prompt = Prompt(messages=(Message("user", "hello"),), tools=tools)
+    with pytest.raises(PromptRefused, match=words) as refused:
+        family("xml").dialect.wanted(prompt, schema, [5])
+    assert refused.value.param == param
+
+
+def test_a_free_answer_is_not_held_to_anything(family: Callable[[str], Family]) -> None:
+    prompt = Prompt(messages=(Message("user", "hello"),), tools=Tools(FUNCTIONS[1:]))
+    assert family("xml").dialect.wanted(prompt, None, [5]) is None
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_schema_that_is_no_schema_is_named(family: Callable[[str], Family], strict: bool) -> None:
+    broken = Function("b", {"type": "object", "properties": {"x": {"type": "thing"}}}, None, strict)
+    prompt = Prompt(messages=(), tools=Tools((FUNCTIONS[0], broken), must=True))
+    dialect, guides = family("hermes").dialect, family("hermes").guides
+    wanted = dialect.wanted(prompt, None, [5])
+    assert wanted is not None
+    with pytest.raises(PromptRefused) as refused:
+        guides.make(wanted)
+    assert refused.value.param == "tools.1.function.parameters"
