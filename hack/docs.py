@@ -258,7 +258,6 @@ ONLY = {
 #: What blocks a workload is said in words; the rest is the operator's own table.
 NOT_YET = {
     "modeldeployments": (
-        "`model.uri` with s3:// or oci://",
         "`model.task` other than chat, completion and embedding",
         "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),

@@ -74,6 +74,7 @@ all | embedded)
   phase lint hack/lint.sh
   phase programs hack/tools/build.sh
   phase redis hack/redis.sh
+  phase moto hack/moto.sh
   phase weights "$VENV/bin/python" hack/weights.py
   phase tests run_pytest --durations=10 --ignore=tests/vllm "${TWO_AT_ONCE[@]}"
   if [ "$LAYER" = all ] && [ "$(uname -sm)" = "Linux x86_64" ]; then with_vllm; fi

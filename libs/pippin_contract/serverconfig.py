@@ -53,7 +53,10 @@ class ModelConfig(Frozen):
     family: str = ""
     tags: tuple[str, ...] = ()
     description: str = ""
-    token_file: str = Field(default="", description="File with the credential for the source.")
+    token_file: str = Field(default="", description="File with the token for the source.")
+    credentials_dir: str = Field(
+        default="", description="Directory with what else the source wants, a file for each key."
+    )
 
 
 class PublicKey(Frozen):

@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", help="server.json, as the operator writes it")
-    add("--model", help="directory with the weights, or hf://organisation/name@revision")
+    add("--model", help="directory with the weights, or hf://, s3://, oci://, https://, file://")
     add("--name", help="the name that clients ask for; default: the directory's")
     add("--engine", choices=["mlx", "vllm", "echo"])
     add("--task", choices=["chat", "completion", "embedding"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .admission import Admission
-from .engines.base import Engine, Loaded, LoadFailed
+from .engines.base import Engine, Loaded, LoadFailed, Transfer
 from .resilience.redact import redact
 
 Stage = Literal["loading", "ready", "failed"]
@@ -19,6 +19,7 @@ class LoadProgress:
 
     percent: int = 0
     message: str = "starting"
+    transfer: Transfer | None = None
 
 
 class Lifecycle:
@@ -44,8 +45,8 @@ class Lifecycle:
         self._clock = clock
         self._began = clock()
 
-    def advance(self, percent: int, message: str) -> None:
-        self.progress = LoadProgress(percent, message)
+    def advance(self, percent: int, message: str, transfer: Transfer | None = None) -> None:
+        self.progress = LoadProgress(percent, message, transfer)
 
     def became_ready(self, loaded: Loaded) -> None:
         self.loaded = loaded

@@ -28,6 +28,7 @@ from .engines.base import Engine, LoadFailed
 from .keys import Verify
 from .lifecycle import Lifecycle
 from .models import loader
+from .models.sources import base as sources
 from .resilience.redact import redact
 
 log = structlog.get_logger("pippin.server")
@@ -52,6 +53,20 @@ class Plan:
         """Where an engine may write, below the cache."""
         cache = native.resolve(str(self.settings.cache_dir), told.environment())
         return registry.Surroundings(cache, self.settings.log_level)
+
+    def sources(self) -> sources.Surroundings:
+        """What the model's source may use. Raises LoadFailed."""
+        settings, model, environ = self.settings, self.config.model, told.environment()
+        directory = model.credentials_dir
+        return sources.Surroundings(
+            cache=native.resolve(str(settings.cache_dir), environ),
+            environ=environ,
+            token=loader.token(model.token_file, environ),
+            credentials=native.resolve(directory, environ) if directory else None,
+            networks=settings.private_networks,
+            plain_registries=settings.plain_http_registries,
+            roots=settings.file_roots,
+        )
 
 
 def write_termination_message(reason: str, message: str) -> None:
@@ -88,12 +103,8 @@ async def _load(plan: Plan, server: Server, engine: Engine, stop: asyncio.Event)
     try:
         path = None
         if registry.needs_weights(plan.config):
-            path = await loader.locate(
-                plan.config.model,
-                native.resolve(str(plan.settings.cache_dir), told.environment()),
-                told.environment(),
-                lifecycle.advance,
-            )
+            model = plan.config.model
+            path = await loader.locate(model, plan.sources(), lifecycle.advance)
         loaded = await engine.load(path, lifecycle.advance)
         if plan.settings.warmup:
             lifecycle.advance(100, "warming up")

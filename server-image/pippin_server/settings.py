@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,7 +61,8 @@ class Settings(BaseSettings):
     model: str = Field(
         default="",
         validation_alias=_names("MODEL", "MODEL_PATH"),
-        description="Directory with the weights, or hf://organisation/name@revision.",
+        description="Directory with the weights, or where they come from: hf://, s3://, oci://,"
+        " https://, file://.",
     )
     name: str = Field(
         default="",
@@ -132,7 +134,24 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         default=Path(CACHE_DIR),
         validation_alias=_names("CACHE_DIR"),
-        description="Where downloaded weights go.",
+        description="Where downloaded weights go; models and servers may share it.",
+    )
+    private_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        validation_alias=_names("PRIVATE_NETWORKS"),
+        description="Networks that are not public from which weights may come all the same, as a"
+        " JSON list. Endpoints of s3:// and registries of oci:// may be in a cluster's or a"
+        " company's (10.0.0.0/8 and the like) without; a cloud's metadata service never.",
+    )
+    plain_http_registries: tuple[str, ...] = Field(
+        default=(),
+        validation_alias=_names("PLAIN_HTTP_REGISTRIES"),
+        description="Registries (host or host:port) that oci:// asks without TLS, as a JSON list.",
+    )
+    file_roots: tuple[Path, ...] = Field(
+        default=(),
+        validation_alias=_names("FILE_ROOTS"),
+        description="Directories below which file:// may name models, as a JSON list.",
     )
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024,
@@ -223,8 +242,8 @@ def _from_file(path: Path) -> ServerConfig:
 def _standalone(settings: Settings) -> ServerConfig:
     if not settings.model and settings.engine != "echo":
         raise SettingsError(["model: give --model DIR or --config FILE (or --engine echo)"])
-    name = settings.name or Path(settings.model).name or "echo"
-    remote = settings.model.startswith("hf://")
+    name = settings.name or Path(settings.model.partition("#")[0]).name or "echo"
+    remote = "://" in settings.model
     return ServerConfig(
         name=name,
         served_name=name,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from .apikey import APIKeySpec
 from .modeldeployment import ModelDeploymentSpec
 
-SUPPORTED_SCHEMES = ("hf", "pvc", "file")
+#: An operator that was rolled back meets objects with newer ones.
+SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
 #: What an engine's server answers.
 SUPPORTED_TASKS = ("chat", "completion", "embedding")
 #: Engines whose batches of texts to embed are filled by us.

@@ -16,6 +16,7 @@ from .meta import (
     SecretKey,
     ServedName,
     Text,
+    Word,
     conditions,
     opaque,
     rule,
@@ -29,8 +30,8 @@ AcceleratorType = Literal["nvidia", "amd", "apple", "cpu"]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
 Counted = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
-_URI = r"^(hf|pvc|s3|oci|file)://.+"
-_URI_HELP = "must start with hf://, pvc://, s3://, oci:// or file:// and say what follows"
+_URI = r"^(hf|pvc|s3|oci|https|file)://.+"
+_URI_HELP = "must start with hf://, pvc://, s3://, oci://, https:// or file:// and say what follows"
 
 
 def _ordered(first: str, second: str) -> dict[str, str]:
@@ -53,6 +54,19 @@ class Adapter(KubeModel):
     )
 
 
+class Credentials(KubeModel):
+    """A Secret of the object's own namespace, for the source of the weights."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Word | None = Field(
+        default=None,
+        description=(
+            "Key inside the Secret. Default: `token` for hf:// and https://; for s3:// and oci://"
+            " every key, under the names that the source knows."
+        ),
+    )
+
+
 class Model(KubeModel):
     """Which model, and what it is called."""
 
@@ -61,9 +75,10 @@ class Model(KubeModel):
         max_length=1024,
         description=(
             "Where the weights lie: hf://org/name@revision (Hugging Face), pvc://claim/path (a"
-            " volume of this namespace), s3://bucket/path, oci://registry/name:tag, or"
-            " file:///directory (a directory of the node, if the node allows it). Needed unless"
-            " the engine is echo or external."
+            " volume of this namespace), s3://bucket/path, oci://registry/name:tag,"
+            " https://host/model.tar.gz#sha256=digest (an archive), or file:///directory (a"
+            " directory of the node, if the node allows it). Needed unless the engine is echo or"
+            " external."
         ),
         json_schema_extra=rules(rule(f"self.matches('{_URI}')", f"uri {_URI_HELP}")),
     )
@@ -90,7 +105,7 @@ class Model(KubeModel):
     )
     tags: tuple[Name, ...] = set_of("Labels shown by /v1/models.", 32)
     description: Text | None = Field(default=None, description="Words shown by /v1/models.")
-    credentials_secret_ref: SecretKey | None = Field(
+    credentials_secret_ref: Credentials | None = Field(
         default=None, description="Credential for the source of the weights."
     )
     adapters: tuple[Adapter, ...] = Field(

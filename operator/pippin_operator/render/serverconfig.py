@@ -83,6 +83,7 @@ def _model(model: Model) -> ModelConfig:
         tags=spec.tags,
         description=spec.description or "",
         token_file=source.token_file,
+        credentials_dir=source.credentials_dir,
     )
 
 

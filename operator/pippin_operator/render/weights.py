@@ -12,6 +12,8 @@ from ..api.modeldeployment import Model as ModelSpec
 
 TOKEN_DIR = "/etc/pippin/credentials"
 _TOKEN_FILE = "token"
+#: Sources that want more than one token, and find it by the names of a Secret's keys.
+_NAMED = ("s3://", "oci://")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Weights:
 
     path: str = ""
     token_file: str = ""
+    credentials_dir: str = ""
     volumes: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
 
@@ -60,9 +63,15 @@ def _fetched(model: ModelSpec) -> Weights:
     secret = model.credentials_secret_ref
     if secret is None:
         return Weights()
-    items = [{"key": secret.key, "path": _TOKEN_FILE}]
+    named = (model.uri or "").startswith(_NAMED)
+    volume: dict[str, Any] = {"secretName": secret.name}
+    if not named:
+        volume["items"] = [{"key": secret.key or _TOKEN_FILE, "path": _TOKEN_FILE}]
+    elif secret.key:
+        volume["items"] = [{"key": secret.key, "path": secret.key}]
     return Weights(
-        token_file=f"{TOKEN_DIR}/{_TOKEN_FILE}",
-        volumes=({"name": "credentials", "secret": {"secretName": secret.name, "items": items}},),
+        token_file="" if named else f"{TOKEN_DIR}/{_TOKEN_FILE}",
+        credentials_dir=TOKEN_DIR if named else "",
+        volumes=({"name": "credentials", "secret": volume},),
         mounts=({"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},),
     )

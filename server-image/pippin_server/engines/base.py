@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -205,8 +205,23 @@ class Activity:
     cache_misses: int = 0
 
 
-#: Told by an engine while it loads: percent, and what it is at.
-Progress = Callable[[int, str], None]
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How much of the weights is here. `total`, `eta_seconds`: None while nobody can say."""
+
+    bytes: int
+    total: int | None
+    eta_seconds: int | None
+
+    @property
+    def percent(self) -> int:
+        return min(100, 100 * self.bytes // self.total) if self.total else 0
+
+
+class Progress(Protocol):
+    """Told while a model is fetched and loaded: percent of the step at hand, and what it is."""
+
+    def __call__(self, percent: int, message: str, transfer: Transfer | None = None, /) -> None: ...
 
 
 class Meter(Protocol):

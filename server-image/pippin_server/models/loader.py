@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pippin_contract import native
 from pippin_contract.serverconfig import ModelConfig
 
 from ..engines.base import LoadFailed, Progress
-from . import download, integrity
+from . import integrity
+from .sources import hub, local
+from .sources.base import Source, Surroundings, not_found
+from .sources.fetch import Fetcher
+from .sources.gather import fetcher, gather
+from .sources.https import Archive
+from .sources.oci import Artifact
+from .sources.progress import Meter
+from .sources.s3 import Objects
+
+_FETCHED: dict[str, Callable[[str, Surroundings, Fetcher], Source]] = {
+    "s3": Objects,
+    "oci": Artifact,
+    "https": Archive,
+}
 
 
-async def locate(
-    model: ModelConfig, cache: Path, environ: Mapping[str, str], progress: Progress
-) -> Path:
+async def locate(model: ModelConfig, around: Surroundings, progress: Progress) -> Path:
     """The directory with the weights, whole. Raises LoadFailed."""
     if model.path:
-        path = native.resolve(model.path, environ)
+        path = native.resolve(model.path, around.environ)
         if not path.is_dir():
-            raise LoadFailed("ModelSourceNotFound", f"{model.path}: no such directory")
+            raise not_found(f"{model.path}: no such directory")
     elif model.uri:
         progress(0, "fetching")
-        source = download.parse(model.uri)
-        token = _token(model.token_file, environ)
-        path = await asyncio.to_thread(download.fetch, source, cache, token)
+        path = await asyncio.to_thread(fetch, model.uri, around, progress)
     else:
-        raise LoadFailed("ModelSourceNotFound", "neither a path nor a uri of a model is given")
+        raise not_found("neither a path nor a uri of a model is given")
     progress(0, "checking")
     await asyncio.to_thread(check, path, model)
     return path
@@ -40,7 +51,21 @@ def check(path: Path, model: ModelConfig) -> None:
         raise LoadFailed("ModelCorrupted", "; ".join(found[:5]))
 
 
-def _token(token_file: str, environ: Mapping[str, str]) -> str | None:
+def fetch(uri: str, around: Surroundings, progress: Progress) -> Path:
+    """The directory with the weights of a uri; blocks. Raises LoadFailed."""
+    scheme = uri.partition("://")[0]
+    if scheme == "file":
+        return local.directory(uri, around)
+    if scheme not in _FETCHED:
+        meter = Meter(progress, time.monotonic)
+        return hub.fetch(hub.parse(uri), around.cache, around.token, meter)
+    tools = fetcher(around, progress)
+    source = _FETCHED[scheme](uri, around, tools)
+    return gather(source.where, source.files(), tools)
+
+
+def token(token_file: str, environ: Mapping[str, str]) -> str | None:
+    """The credential in a file; None when there is none. Raises LoadFailed."""
     if not token_file:
         return None
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,7 +11,7 @@ from starlette.responses import Response
 from pippin_contract.serverconfig import ServerConfig
 from pippin_edge.clock import Clock
 
-from ..lifecycle import Lifecycle
+from ..lifecycle import Lifecycle, LoadProgress
 from .json import answer
 
 
@@ -32,10 +34,7 @@ def router(config: ServerConfig, lifecycle: Lifecycle, *, warmup: bool, clock: C
         if reason is not None:
             found["reason"] = reason
         if lifecycle.stage == "loading":
-            found["progress"] = {
-                "percent": lifecycle.progress.percent,
-                "message": lifecycle.progress.message,
-            }
+            found["progress"] = _progress(lifecycle.progress)
         found["latency_ms"] = round((clock.monotonic() - began) * 1000, 3)
         return answer(request, found, 503 if reason else 200)
 
@@ -48,6 +47,13 @@ def router(config: ServerConfig, lifecycle: Lifecycle, *, warmup: bool, clock: C
         return _told(request, lifecycle.not_alive(), "alive")
 
     return routes
+
+
+def _progress(progress: LoadProgress) -> dict[str, object]:
+    found: dict[str, object] = {"percent": progress.percent, "message": progress.message}
+    if progress.transfer is not None:
+        found |= asdict(progress.transfer)
+    return found
 
 
 def _told(request: Request, reason: str | None, good: str) -> Response:

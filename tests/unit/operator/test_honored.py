@@ -8,8 +8,7 @@ from support.models import a_spec
 
 REPORTED = [
     ({"model": {"adapters": [{"name": "a", "uri": "hf://a/b"}]}}, "model.adapters"),
-    ({"model": {"uri": "s3://bucket/x"}}, "model.uri"),
-    ({"model": {"uri": "oci://registry/x"}}, "model.uri"),
+    ({"model": {"uri": "gs://bucket/x"}}, "model.uri"),
     ({"model": {"task": "image"}}, "model.task"),
     ({"model": {"task": "transcription"}, "engine": {"type": "vllm"}}, "model.task"),
     ({"accelerator": {"type": "amd"}}, "accelerator.type"),
@@ -25,6 +24,9 @@ REPORTED = [
 HONORED = [
     {"fallbacks": ["x"]},
     {"engine": {"type": "vllm"}},
+    {"model": {"uri": "s3://bucket/x"}},
+    {"model": {"uri": "oci://registry/x"}},
+    {"model": {"uri": "https://host/x.tar"}},
     {"engine": {"type": "vllm"}, "model": {"task": "embedding"}},
     {"batching": {"window": "5ms"}, "model": {"task": "embedding"}},
     {"batching": {}, "model": {"task": "embedding"}, "engine": {"type": "echo"}},

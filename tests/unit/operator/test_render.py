@@ -206,6 +206,29 @@ def test_weights_from_the_hub_are_fetched_by_the_server_with_its_token():
     assert mount("cache", **spec)["mountPath"] == wire.CACHE_DIR
 
 
+def test_a_token_without_the_name_of_its_key_is_the_key_token():
+    model = {"uri": "https://host/x.tar", "credentialsSecretRef": {"name": "web"}}
+    secret = volume("credentials", model=model)["secret"]
+    assert secret == {"secretName": "web", "items": [{"key": "token", "path": "token"}]}
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/path", "oci://registry/name:tag"])
+def test_sources_with_several_keys_get_the_whole_secret(uri):
+    model = {"uri": uri, "credentialsSecretRef": {"name": "keys"}}
+    assert volume("credentials", model=model)["secret"] == {"secretName": "keys"}
+    found = config(model=model).model
+    assert (found.uri, found.token_file) == (uri, "")
+    assert found.credentials_dir == mount("credentials", model=model)["mountPath"]
+
+
+def test_of_a_secret_only_the_key_that_is_named_is_mounted():
+    reference = {"name": "pull", "key": ".dockerconfigjson"}
+    model = {"uri": "oci://registry/name", "credentialsSecretRef": reference}
+    assert volume("credentials", model=model)["secret"]["items"] == [
+        {"key": ".dockerconfigjson", "path": ".dockerconfigjson"}
+    ]
+
+
 def test_the_config_says_what_the_spec_says():
     found = config(
         model={
@@ -287,7 +310,7 @@ def test_the_monitor_bears_the_labels_that_prometheus_looks_for():
     "spec",
     [
         {"engine": {"type": "external", "external": {"url": "https://x"}}},
-        {"model": {"uri": "s3://bucket/x"}},
+        {"model": {"uri": "gs://bucket/x"}},
         {"model": {"task": "image"}},
     ],
 )
@@ -299,7 +322,9 @@ def test_what_could_not_run_makes_no_children(spec):
     st.sampled_from(["cpu", "apple", "nvidia", "amd"]),
     st.integers(0, 256),
     st.lists(st.text(max_size=20), max_size=3),
-    st.sampled_from(["hf://a/b", "pvc://c/d", "file:///e/f"]),
+    st.sampled_from(
+        ["hf://a/b", "pvc://c/d", "file:///e/f", "s3://g/h", "oci://i/j", "https://k/l.zip"]
+    ),
 )
 def test_rendering_is_total(accelerator, replicas, args, uri):
     model = a_model(
