@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from pippin_contract.serverconfig import ModelConfig, ServerConfig
+from pippin_server.engines.base import Transfer
+from pippin_server.models.sources import hub as client
+from pippin_server.models.sources.progress import Meter
 from support.hub import Hub, hub
 from support.servers import Running, mlx_config, serving
 
@@ -48,6 +53,38 @@ async def test_a_model_is_fetched_with_the_token_and_served(tmp_path: Path, a_hu
         assert answer.status_code == 200
     assert "model.safetensors" in a_hub.downloads
     assert list((tmp_path / "cache").rglob("model.safetensors"))
+
+
+@pytest.fixture
+def known_hub(a_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """To the client of this very process, which reads its environment once."""
+    monkeypatch.setattr(constants, "ENDPOINT", a_hub.url)
+    files = a_hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    return a_hub
+
+
+def test_the_way_from_a_hub_is_told_in_bytes_too(tmp_path: Path, known_hub: Hub) -> None:
+    told: list[Transfer] = []
+    meter = Meter(lambda *words: told.append(words[2]), itertools.count(0.0).__next__)
+    source = client.parse(f"hf://{REPOSITORY}@main")
+    path = client.fetch(source, tmp_path, TOKEN, meter)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert (told[-1].bytes, told[-1].total, told[-1].percent) == (size, size, 100)
+
+
+def test_a_hub_that_fails_is_asked_again(tmp_path: Path, known_hub: Hub) -> None:
+    known_hub.status = 500
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        known_hub.status = 500 if len(pauses) < 2 else None
+
+    meter = Meter(lambda *_: None, lambda: 0.0)
+    path = client.fetch(client.parse(f"hf://{REPOSITORY}"), tmp_path, TOKEN, meter, pause)
+    assert (path / "model.safetensors").exists()
+    assert pauses == [0.1, 0.2]
 
 
 async def ended(server: Running) -> tuple[int, str]:

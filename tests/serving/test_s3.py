@@ -10,11 +10,15 @@ import pytest
 from pippin_contract.serverconfig import ModelConfig
 from pippin_server.engines.base import LoadFailed
 from pippin_server.models.sources import s3 as objects
+from support import webserver
+from support.eventually import eventually
 from support.s3 import S3, s3
 from support.servers import mlx_config, serving
-from support.sources import FILES, pull
+from support.sources import FILES, offer, pull
+from support.webserver import slow_after
 
 BUCKET = "models"
+LOOPBACK_TOO = {"PIPPIN_SERVER_PRIVATE_NETWORKS": '["127.0.0.0/8"]'}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +36,16 @@ def secret(tmp_path: Path, store: S3) -> Path:
     return store.credentials(tmp_path / "secret")
 
 
+def contents(model: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in model.iterdir()}
+
+
 async def test_a_server_fetches_from_s3_with_the_keys_of_its_secret(
     tmp_path: Path, secret: Path
 ) -> None:
     model = ModelConfig(uri=f"s3://{BUCKET}/team a/tiny", credentials_dir=str(secret))
     config = mlx_config(Path("unused")).model_copy(update={"model": model})
-    env = {
-        "PIPPIN_SERVER_CACHE_DIR": str(tmp_path / "cache"),
-        "PIPPIN_SERVER_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
-    }
+    env = {"PIPPIN_SERVER_CACHE_DIR": str(tmp_path / "cache"), **LOOPBACK_TOO}
     async with serving(tmp_path, config, env=env) as server:
         answer = await server.post(
             "/v1/completions", {"model": "tiny", "prompt": "hello", "max_tokens": 3}
@@ -49,11 +54,44 @@ async def test_a_server_fetches_from_s3_with_the_keys_of_its_secret(
     assert list((tmp_path / "cache").rglob("model.safetensors"))
 
 
+async def test_a_server_that_is_killed_while_it_fetches_costs_only_the_rest(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path, weights = "/bucket/tiny/model.safetensors", contents(tiny_model)["model.safetensors"]
+    half = len(weights) // 2
+    model = ModelConfig(uri="s3://bucket/tiny")
+    config = mlx_config(Path("unused")).model_copy(update={"model": model})
+    env = {"PIPPIN_SERVER_CACHE_DIR": str(tmp_path / "cache"), **LOOPBACK_TOO}
+    files = contents(tiny_model)
+    total = sum(map(len, files.values()))
+    with webserver.files() as bucket:
+        offer(bucket, "tiny", files=files)
+        bucket.slow = {path: slow_after(half)}
+        env["AWS_ENDPOINT_URL"] = bucket.url
+        async with serving(tmp_path, config, wait="up", env=env) as server:
+
+            async def progress() -> dict[str, object]:
+                found: dict[str, object] = (await server.get("/health")).json()["progress"]
+                return found
+
+            wanted = total - len(weights) + half
+            told = await eventually(progress, until=lambda p: p.get("bytes") == wanted)
+            assert (told["message"], told["total"]) == ("fetching", total)
+            assert told["percent"] == 100 * wanted // total
+        bucket.slow.clear()
+        bucket.asked.clear()
+        environ = {"AWS_ENDPOINT_URL": bucket.url}
+        pulled = pull("s3://bucket/tiny", tmp_path / "cache", environ=environ)
+        asked = [(p, h.get("range")) for _, p, h in bucket.asked if "?" not in p]
+    assert asked == [(path, f"bytes={half}-")]
+    assert pulled.files["model.safetensors"] == weights
+
+
 def test_only_what_lies_below_the_prefix_and_is_no_code_is_fetched(
     tmp_path: Path, secret: Path, tiny_model: Path
 ) -> None:
     pulled = pull(f"s3://{BUCKET}/team a/tiny/", tmp_path / "cache", credentials=secret)
-    assert pulled.files == {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    assert pulled.files == contents(tiny_model)
     assert pulled.transfer.bytes == pulled.transfer.total == sum(map(len, pulled.files.values()))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pippin_server.engines.base import Transfer
 from pippin_server.models import loader
 from pippin_server.models.sources.base import Surroundings
+from support.webserver import Files
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 #: Enough for what only fetches, and does not load.
@@ -21,8 +22,8 @@ FILES = {
 }
 
 
-def listing(bucket: str, contents: dict[str, bytes]) -> bytes:
-    """What S3 says is in a bucket."""
+def listing(contents: dict[str, bytes]) -> bytes:
+    """What S3 says is in a bucket with these objects."""
     entries = "".join(
         f"<Contents><Key>{key}</Key><Size>{len(content)}</Size>"
         f"<ETag>&quot;{hashlib.md5(content).hexdigest()}&quot;</ETag></Contents>"
@@ -30,6 +31,14 @@ def listing(bucket: str, contents: dict[str, bytes]) -> bytes:
     )
     space = "http://s3.amazonaws.com/doc/2006-03-01/"
     return f'<ListBucketResult xmlns="{space}">{entries}</ListBucketResult>'.encode()
+
+
+def offer(bucket: Files, *models: str, files: dict[str, bytes] = FILES) -> None:
+    """Models in the bucket `bucket`, which is a plain web server that lists itself."""
+    every = {f"{model}/{name}": content for model in models for name, content in files.items()}
+    for key, content in every.items():
+        bucket.contents[f"/bucket/{key}"] = content
+    bucket.contents["/bucket/"] = listing(every)
 
 
 class Pulled:
@@ -59,5 +68,9 @@ def pull(uri: str, cache: Path, **changed: Any) -> Pulled:
     """Raises LoadFailed. `changed`: fields of the surroundings."""
     around = Surroundings(cache, networks=LOOPBACK, stall=5)
     told: list[tuple[int, str, Transfer | None]] = []
-    path = loader.fetch(uri, replace(around, **changed), lambda *words: told.append(words))
+
+    def tell(percent: int, message: str, transfer: Transfer | None = None) -> None:
+        told.append((percent, message, transfer))
+
+    path = loader.fetch(uri, replace(around, **changed), tell)
     return Pulled(path, told)

@@ -221,7 +221,7 @@ class Transfer:
 class Progress(Protocol):
     """Told while a model is fetched and loaded: percent of the step at hand, and what it is."""
 
-    def __call__(self, percent: int, message: str, transfer: Transfer | None = None, /) -> None: ...
+    def __call__(self, percent: int, message: str, transfer: Transfer | None = None) -> None: ...
 
 
 class Meter(Protocol):

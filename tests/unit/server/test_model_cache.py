@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,18 +11,11 @@ import pytest
 from pippin_server.engines.base import LoadFailed
 from support import webserver
 from support.eventually import eventually
-from support.sources import FILES, listing, pull
+from support.sources import FILES, offer, pull
 from support.webserver import Files, nothing_wrong, slow_after, status
 
 MODEL = "s3://bucket/tiny"
 WEIGHTS = "/bucket/tiny/model.safetensors"
-
-
-def offer(bucket: Files, *models: str, files: dict[str, bytes] = FILES) -> None:
-    every = {f"{model}/{name}": content for model in models for name, content in files.items()}
-    for key, content in every.items():
-        bucket.contents[f"/bucket/{key}"] = content
-    bucket.contents["/bucket/"] = listing("bucket", every)
 
 
 @pytest.fixture
@@ -41,33 +31,6 @@ def environ(bucket: Files) -> dict[str, str]:
 
 def downloads(bucket: Files) -> list[str]:
     return [path for _, path, _ in bucket.asked if "?" not in path]
-
-
-def started(bucket: Files, cache: Path) -> subprocess.Popen[bytes]:
-    """The same in a process of its own."""
-    program = (
-        "import sys; sys.path.insert(0, 'tests'); from pathlib import Path;"
-        "from support.sources import pull;"
-        "pull(sys.argv[1], Path(sys.argv[2]), environ={'AWS_ENDPOINT_URL': sys.argv[3]})"
-    )
-    return subprocess.Popen([sys.executable, "-c", program, MODEL, str(cache), bucket.url])
-
-
-async def test_a_process_that_is_killed_in_the_middle_costs_only_the_rest(
-    tmp_path: Path, bucket: Files
-):
-    half = len(FILES["model.safetensors"]) // 2
-    bucket.slow = {WEIGHTS: slow_after(half)}
-    process = started(bucket, tmp_path)
-    await eventually(
-        lambda: any(p.stat().st_size == half for p in tmp_path.glob("partial/*.partial"))
-    )
-    process.kill()
-    await asyncio.to_thread(process.wait)
-    bucket.slow.clear()
-    bucket.asked.clear()
-    assert pull(MODEL, tmp_path, environ=environ(bucket)).files["model.safetensors"]
-    assert (WEIGHTS, f"bytes={half}-") in [(p, h.get("range")) for _, p, h in bucket.asked]
 
 
 def test_what_is_here_is_not_fetched_again(tmp_path: Path, bucket: Files):

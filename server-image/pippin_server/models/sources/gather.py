@@ -39,7 +39,6 @@ def gather(where: str, listing: Listing, tools: Fetcher) -> Path:
     tools.meter.expect(sum(known) if len(known) == len(sizes) else None)
     try:
         files = _placed(where, _contents(listing, tools))
-        tools.meter.finish()
         return tools.cache.assemble(_label(where), files)
     except OSError as error:
         raise LoadFailed("CacheUnusable", f"the cache cannot be used: {error.strerror}") from error

@@ -11,8 +11,8 @@ from ...engines.base import Progress, Transfer
 
 log = structlog.get_logger("pippin.server")
 
-#: Seconds between two words to the probes, and between two lines in the log.
-_TELL, _LOG = 0.2, 10.0
+#: Seconds between two lines in the log.
+_LOG = 10.0
 #: Below this much time a rate is a guess.
 _RATE_AFTER = 1.0
 
@@ -24,7 +24,7 @@ class Meter:
         self._progress = progress
         self._clock = clock
         self._lock = threading.Lock()
-        self._began = self._told = self._logged = clock()
+        self._began = self._logged = clock()
         self._total: int | None = None
         self._done = 0
         self._fetched = 0
@@ -45,18 +45,13 @@ class Meter:
         with self._lock:
             self._count(size)
 
-    def finish(self) -> None:
-        with self._lock:
-            self._tell(self._clock())
-
     def _count(self, size: int) -> None:
         self._done += size
         now = self._clock()
-        if now - self._told >= _TELL:
-            self._tell(now)
+        found = self._transfer(now)
+        self._progress(found.percent, "fetching", found)
         if now - self._logged >= _LOG:
             self._logged = now
-            found = self._transfer(now)
             log.info(
                 "model.fetching",
                 bytes=found.bytes,
@@ -64,11 +59,6 @@ class Meter:
                 percent=found.percent,
                 eta_seconds=found.eta_seconds,
             )
-
-    def _tell(self, now: float) -> None:
-        self._told = now
-        found = self._transfer(now)
-        self._progress(found.percent, "fetching", found)
 
     def _transfer(self, now: float) -> Transfer:
         took, eta = now - self._began, None
