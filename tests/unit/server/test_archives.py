@@ -135,6 +135,9 @@ def test_a_server_that_knows_no_head_is_asked_all_the_same(tmp_path: Path, serve
         tarred(FILES, links={"evil.json": "/etc/passwd"}),
         zipped(FILES, links={"evil.json": "/etc/passwd"}),
         tarred(FILES)[:-200],
+        tarred(FILES)[:-8] + bytes(8),
+        tarred(FILES, "w:xz"),
+        tarred({"config.json": b"{}", **FILES}, "w:")[: 2 * 512],
         zipped(FILES)[:-30],
         b"no archive at all",
         b"",
@@ -161,9 +164,10 @@ def test_an_archive_that_grows_without_end_is_refused(
 ):
     monkeypatch.setattr(unpacking, "_ROOM", 1000)
     monkeypatch.setattr(unpacking, "_GROWTH", 3)
-    server.contents[PATH] = tarred({**FILES, "zeros.json": bytes(10_000_000)})
-    with pytest.raises(LoadFailed, match="larger"):
-        pull(server.url + PATH, tmp_path)
+    for name in ("zeros.json", "zeros.bin"):
+        server.contents[PATH] = tarred({**FILES, name: bytes(10_000_000)})
+        with pytest.raises(LoadFailed, match="larger"):
+            pull(server.url + PATH, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,12 @@ def test_credentials_go_to_their_host_and_to_no_other(server: Files, puller: Pul
         assert "authorization" not in other.asked[0][2]
 
 
+def test_a_credential_that_cannot_be_sent_is_not_quoted(server: Files, puller: Puller):
+    with pytest.raises(LoadFailed) as failure:
+        puller.pull(a_file(server), lambda *_: {"authorization": "Bearer sec\nret"})
+    assert (failure.value.permanent, "ret" in failure.value.message) == (True, False)
+
+
 def test_redirects_end(server: Files, puller: Puller):
     server.faults = [redirect(PATH)] * 9
     with pytest.raises(LoadFailed, match="redirects"):

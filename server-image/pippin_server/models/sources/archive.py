@@ -6,6 +6,7 @@ ever decides where something is written. Names that try are refused all the same
 
 from __future__ import annotations
 
+import gzip
 import stat
 import tarfile
 import zipfile
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from .base import corrupted, is_safe, wanted
 from .cache import Blob, Cache
@@ -22,6 +23,9 @@ from .partial import sync
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _CHUNK = 1024 * 1024
+_SPOILED = (EOFError, zlib.error, gzip.BadGzipFile)
+#: Chunks of nothing after the end of a tar.
+_PADDING = 64
 _MOST_FILES = 100_000
 #: What a small archive may grow to, and how often a large one may grow beyond itself.
 _ROOM, _GROWTH = 1024**3, 50
@@ -46,13 +50,13 @@ def unpack(path: Path, name: str, cache: Cache) -> dict[str, Blob]:
     try:
         with cache.workshop() as workshop:
             for entry in _entries(path):
-                if not _is_taken(entry):
-                    continue
                 room -= entry.size
                 if room < 0:
                     raise _Unfit("unpacked it is far larger than it should be")
+                if not _is_taken(entry):
+                    continue
                 found[entry.name] = _adopt(entry, workshop / str(len(found)), cache)
-    except (_Unfit, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (_Unfit, tarfile.TarError, zipfile.BadZipFile, *_SPOILED) as error:
         raise corrupted(f"{name}: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         # What zipfile says of ways to pack, and of passwords, that it does not know.
@@ -69,11 +73,36 @@ def _entries(path: Path) -> Iterator[_Entry]:
 
 
 def _tarred(path: Path) -> Iterator[_Entry]:
-    with tarfile.open(path, "r:*") as archive:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with tarfile.open(path, "r:gz" if packed else "r:", tarinfo=_Member) as archive:
         for member in archive:
             name = _name(member.name, member.isdir())
             content = archive.extractfile(member) if member.isreg() else None
             yield _Entry(name, member.size, member.isreg() or member.isdir(), content)
+        _to_the_end(archive)
+
+
+class _Member(tarfile.TarInfo):
+    """tarfile takes an archive that is cut off between two members for one that ends there."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # not in its stubs
+            raise
+        except tarfile.HeaderError as error:
+            raise _Unfit("it is cut off, or no tar") from error
+
+
+def _to_the_end(archive: tarfile.TarFile) -> None:
+    """What was packed has its checksum there."""
+    assert archive.fileobj is not None
+    for _ in range(_PADDING):
+        if not archive.fileobj.read(_CHUNK):
+            return
+    raise _Unfit("something comes after its end")
 
 
 def _zipped(path: Path) -> Iterator[_Entry]:

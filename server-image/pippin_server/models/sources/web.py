@@ -131,6 +131,9 @@ class Web:
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 raise Broken(_words(error)) from error
+            except ValueError:
+                # The library would quote the credential or the address that it cannot send.
+                raise Refused("an address or a credential holds what no request may") from None
             with response:
                 yield Answer(response, connection.inside)
         finally:
