@@ -43,7 +43,7 @@ def files(
     class Bound(handler or Handler):  # type: ignore[misc]
         files = state
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+    server = _Server(("127.0.0.1", 0), Bound)
     server.daemon_threads = True
     server.block_on_close = False
     state.url = f"http://127.0.0.1:{server.server_port}"
@@ -59,6 +59,11 @@ def files(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are what some tests are about."""
 
 
 class Handler(BaseHTTPRequestHandler):
