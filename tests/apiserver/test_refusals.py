@@ -193,6 +193,12 @@ def test_every_field_at_its_best_is_taken(cluster: Cluster, namespace: str):
     cluster.create("modeldeployments", model("all", namespace, **spec))
 
 
+@pytest.mark.parametrize("uri", ["s3://b/m", "oci://r/m:v1", "https://h/m.tar.gz#sha256=0"])
+def test_a_source_with_a_whole_secret_is_taken(cluster: Cluster, namespace: str, uri: str):
+    source = {"uri": uri, "credentialsSecretRef": {"name": "keys"}}
+    cluster.create("modeldeployments", model(f"from-{uri[:2]}", namespace, model=source))
+
+
 def refusal(cluster: Cluster, manifest: object) -> str:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         cluster.plane.kubectl("apply", "-f-", stdin=yaml.safe_dump(manifest))
