@@ -59,6 +59,15 @@ class ModelConfig(Frozen):
     )
 
 
+class PromptCacheConfig(Frozen):
+    """Prefixes of prompts that are kept. vLLM has its own measure of memory for it."""
+
+    enabled: bool = True
+    max_bytes: int | None = Field(
+        default=None, ge=0, description="Absent: an eighth of what the weights leave, at most 2 Gi."
+    )
+
+
 class PublicKey(Frozen):
     """One of the gateway's keys: `kid` of the token's header, Ed25519 public key as PEM."""
 
@@ -87,6 +96,7 @@ class ServerConfig(Frozen):
     echo: EchoConfig = EchoConfig()
     model: ModelConfig = ModelConfig()
     batching: Batching = Batching()
+    prompt_cache: PromptCacheConfig = PromptCacheConfig()
     max_concurrency: int = Field(default=32, ge=1)
     max_queue: int = Field(default=64, ge=0)
     queue_timeout_seconds: float = Field(default=30, gt=0)

@@ -208,6 +208,7 @@ class _Served:
         self.first_after = self._last - self._began
         self._telemetry.first_token.observe(self.first_after)
         self.usage.prompt_tokens = self._first[0].prompt_tokens
+        self.usage.cached_tokens = self._first[0].cached_tokens
 
     async def whole(self, *, scored: bool) -> Choice:
         """All of it."""
@@ -287,6 +288,7 @@ def _usage(served: list[_Served]) -> Usage:
     return Usage(
         prompt_tokens=served[0].usage.prompt_tokens,
         completion_tokens=sum(choice.usage.completion_tokens for choice in served),
+        cached_tokens=served[0].usage.cached_tokens,
     )
 
 
@@ -299,6 +301,7 @@ def _settle(served: list[_Served], telemetry: Telemetry, line: dict[str, object]
     telemetry.completion_tokens.inc(usage.completion_tokens)
     line["prompt_tokens"] = usage.prompt_tokens
     line["completion_tokens"] = usage.completion_tokens
+    line["cached_tokens"] = usage.cached_tokens
     firsts = [choice.first_after for choice in served if choice.first_after is not None]
     if firsts:
         line["ttft_ms"] = round(min(firsts) * 1000, 2)

@@ -44,7 +44,7 @@ from .routes import (
 )
 from .routes.reading import Counter, Desk
 from .settings import Settings
-from .telemetry import Telemetry
+from .telemetry import CacheUse, Kept, Telemetry
 
 #: No key is asked for here: probes and figures. Those below /internal ask by themselves.
 OPEN_PATHS = frozenset(
@@ -52,6 +52,7 @@ OPEN_PATHS = frozenset(
         "/health",
         "/ready",
         "/livez",
+        "/status",
         "/metrics",
         "/v1/metrics",
         "/internal/drain",
@@ -105,10 +106,7 @@ def create_app(
     )
     telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
     figures = Figures(clock.monotonic)
-    telemetry.cache_use = lambda: (
-        engine.activity().cache_hits,
-        engine.activity().cache_misses,
-    )
+    telemetry.cache_use = lambda: _cache_use(engine)
     kitchen = Kitchen(admission, lifecycle, telemetry, clock)
     api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in (
@@ -133,6 +131,16 @@ def create_app(
     telemetry.registry.register(Familiar(telemetry, clock.monotonic))
     app = RequestId(Measure(app, telemetry, figures, clock))
     return Server(app, lifecycle, admission)
+
+
+def _cache_use(engine: Anything) -> CacheUse:
+    seen = engine.activity()
+    if isinstance(engine, Host):
+        return CacheUse(seen.cache_hits, seen.cache_misses, kept=None)
+    kept, state = Kept(), seen.cache
+    if state is not None:
+        kept = Kept(state.reason is None, state.bytes, state.capacity, state.evicted, state.drops)
+    return CacheUse(seen.cache_hits, seen.cache_misses, kept)
 
 
 def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tuple[APIRouter, ...]:

@@ -132,4 +132,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int)
     add("--max-concurrency", type=int)
     add("--context-length", type=int)
+    kept = "keep prefixes of prompts"
+    add("--prompt-cache", action=argparse.BooleanOptionalAction, default=None, help=kept)
+    add("--prompt-cache-bytes", metavar="SIZE", help="memory for them, such as 2Gi (engine mlx)")
     add("--log-level", choices=["debug", "info", "warning", "error"])

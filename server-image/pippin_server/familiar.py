@@ -44,9 +44,9 @@ class Familiar(Collector):
         )
         yield _renamed(ours[_LOADED], "hf_server_models_loaded", set())
         yield _renamed(ours[_LOAD_SECONDS], "hf_server_model_load_duration_seconds", set())
-        hits, misses = self._telemetry.cache_use()
-        yield _cache("hits", hits)
-        yield _cache("misses", misses)
+        use = self._telemetry.cache_use()
+        yield _cache("hits", use.hits)
+        yield _cache("misses", use.misses)
         yield self._utilization()
 
     def _utilization(self) -> Metric:

@@ -11,11 +11,18 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pippin_contract import native, serverconfig
-from pippin_contract.serverconfig import EchoConfig, EngineName, ModelConfig, ServerConfig
+from pippin_contract.serverconfig import (
+    EchoConfig,
+    EngineName,
+    ModelConfig,
+    PromptCacheConfig,
+    ServerConfig,
+)
+from pippin_contract.units import quantity
 from pippin_contract.wire import CACHE_DIR, HTTP_PORT_NAME, SERVER_PORT, TERMINATION_LOG
 
 PREFIX = "PIPPIN_SERVER_"
@@ -121,6 +128,18 @@ class Settings(BaseSettings):
         validation_alias=_names("CONTEXT_LENGTH", "CONTEXT_LENGTH"),
         description="Most tokens of prompt and answer; absent: the model's.",
     )
+    prompt_cache: bool | None = Field(
+        default=None,
+        validation_alias=_names("PROMPT_CACHE", "HF_SERVER_ENABLE_CACHING"),
+        description="Keep prefixes of prompts; absent: the file's, else yes.",
+    )
+    prompt_cache_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        validation_alias=_names("PROMPT_CACHE_BYTES"),
+        description="Memory for them (`2Gi`); absent: the file's, else an eighth of what the"
+        " weights leave, at most 2Gi. Engine mlx.",
+    )
     warmup: bool = Field(
         default=True,
         validation_alias=_names("WARMUP", "MLX_WARMUP"),
@@ -188,6 +207,11 @@ class Settings(BaseSettings):
         description="Write one line for each request.",
     )
 
+    @field_validator("prompt_cache_bytes", mode="before")
+    @classmethod
+    def _in_bytes(cls, told: object) -> object:
+        return int(quantity(told)) if isinstance(told, str) else told
+
 
 def load(flags: Mapping[str, Any]) -> Settings:
     """Flags that are None were not given. Raises SettingsError."""
@@ -213,7 +237,14 @@ def server_config(settings: Settings) -> ServerConfig:
         changed["max_queue"] = settings.max_queue
     if settings.drain_timeout is not None:
         changed["drain_timeout_seconds"] = settings.drain_timeout
+    changed["prompt_cache"] = _prompt_cache(settings, config.prompt_cache)
     return config.model_copy(update=changed)
+
+
+def _prompt_cache(settings: Settings, told: PromptCacheConfig) -> PromptCacheConfig:
+    changed: dict[str, Any] = {"enabled": settings.prompt_cache}
+    changed["max_bytes"] = settings.prompt_cache_bytes
+    return told.model_copy(update={k: v for k, v in changed.items() if v is not None})
 
 
 def address(settings: Settings, config: ServerConfig) -> tuple[str, int]:

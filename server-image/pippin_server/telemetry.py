@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -32,6 +32,27 @@ class State:
     load_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A prompt cache of the server's own. Bytes."""
+
+    enabled: bool = False
+    bytes: int = 0
+    capacity: int = 0
+    evicted: int = 0
+    drops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """Tokens of prompts that were in the prompt cache, and that were not. `kept` None: the engine
+    has one of its own, and tells of it by itself."""
+
+    hits: int = 0
+    misses: int = 0
+    kept: Kept | None = Kept()
+
+
 class Telemetry:
     """Counted in place while requests run."""
 
@@ -49,8 +70,8 @@ class Telemetry:
         self._make_token_metrics(registry)
         self._make_gauges(registry)
         build_info(registry, "server", __version__)
-        #: Set by who knows: tokens of prompts that were in the prompt cache, and that were not.
-        self.cache_use: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        #: Set by who knows.
+        self.cache_use: Callable[[], CacheUse] = CacheUse
         self.add(self._cache)
 
     def _make_token_metrics(self, registry: CollectorRegistry) -> None:
@@ -107,13 +128,23 @@ class Telemetry:
             self.inter_token.observe(seconds)
 
     def _cache(self) -> Iterable[Metric]:
-        for name, words, value in zip(
-            ("hits", "misses"), ("found in", "not found in"), self.cache_use(), strict=True
-        ):
-            words = f"Tokens of prompts that were {words} the prompt cache."
-            found = CounterMetricFamily(f"pippin_server_prompt_cache_{name}", words, labels=_BY)
-            found.add_metric(self._names, value)
-            yield found
+        use = self.cache_use()
+        counters: dict[str, tuple[str, float]] = {
+            "hits": ("Tokens of prompts that were found in the prompt cache.", use.hits),
+            "misses": ("Tokens of prompts that were not found in the prompt cache.", use.misses),
+        }
+        gauges: dict[str, tuple[str, float]] = {}
+        if (kept := use.kept) is not None:
+            gauges["enabled"] = ("1 when prompts are kept, 0 when not.", int(kept.enabled))
+            gauges["bytes"] = ("Memory of the keys and values that are kept.", kept.bytes)
+            gauges["capacity_bytes"] = ("The most that they may take.", kept.capacity)
+            counters["evictions"] = ("Blocks of tokens that made room for others.", kept.evicted)
+            counters["drops"] = ("Times that all of it was given up.", kept.drops)
+        for kind, told in ((CounterMetricFamily, counters), (GaugeMetricFamily, gauges)):
+            for name, (words, value) in told.items():
+                found = kind(f"pippin_server_prompt_cache_{name}", words, labels=_BY)
+                found.add_metric(self._names, value)
+                yield found
 
     def add(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         """Show these with ours."""

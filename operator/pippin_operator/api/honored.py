@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .apikey import APIKeySpec
-from .modeldeployment import ModelDeploymentSpec
+from .modeldeployment import ModelDeploymentSpec, PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
@@ -43,6 +43,12 @@ def _batches(spec: ModelDeploymentSpec) -> bool:
     return spec.model.task == "embedding" and engine(spec) in _BATCHED
 
 
+def _caps_prompt_cache(spec: ModelDeploymentSpec) -> bool:
+    """Whether a cap was asked for: the API server fills in the default by itself."""
+    wanted = spec.prompt_cache
+    return wanted is not None and wanted.enabled and wanted.max_bytes != PromptCache().max_bytes
+
+
 _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("model.adapters", lambda s: s.model.adapters),
     # There is no image with vLLM for AMD's GPUs; whoever has one names it.
@@ -50,7 +56,9 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
     ("batching", lambda s: s.batching and not _batches(s)),
-    ("promptCache", lambda s: s.prompt_cache),
+    ("promptCache", lambda s: s.prompt_cache and engine(s) not in ("mlx", "vllm")),
+    # vLLM takes what memory it is given for keys and values, running and kept, in one.
+    ("promptCache.maxBytes", lambda s: engine(s) == "vllm" and _caps_prompt_cache(s)),
     ("storage", lambda s: s.storage),
     ("auth.required", lambda s: s.auth and not s.auth.required),
 )

@@ -13,14 +13,15 @@ from pippin_contract.serverconfig import (
     EchoConfig,
     EngineName,
     ModelConfig,
+    PromptCacheConfig,
     ServerConfig,
     dump,
 )
-from pippin_contract.units import seconds
+from pippin_contract.units import quantity, seconds
 
 from ..api import modeldeployment
 from ..api.honored import engine
-from ..api.modeldeployment import Echo, Limits, Timeouts
+from ..api.modeldeployment import Echo, Limits, PromptCache, Timeouts
 from ..api.resources import Manifest
 from . import names
 from .context import Model, RenderContext
@@ -58,6 +59,7 @@ def server_config(model: Model, ctx: RenderContext) -> ServerConfig:
         echo=_echo(spec.engine.echo if spec.engine else None),
         model=_model(model),
         batching=_batching(spec.batching),
+        prompt_cache=_prompt_cache(spec.prompt_cache),
         max_concurrency=limits.concurrency or _CONCURRENCY.get(engine(spec), 32),
         max_queue=limits.queue or default["max_queue"].default,
         queue_timeout_seconds=_seconds(timeouts.queue) or default["queue_timeout_seconds"].default,
@@ -85,6 +87,12 @@ def _model(model: Model) -> ModelConfig:
         token_file=source.token_file,
         credentials_dir=source.credentials_dir,
     )
+
+
+def _prompt_cache(wanted: PromptCache | None) -> PromptCacheConfig:
+    if wanted is None:
+        return PromptCacheConfig()
+    return PromptCacheConfig(enabled=wanted.enabled, max_bytes=int(quantity(wanted.max_bytes)))
 
 
 def _echo(echo: Echo | None) -> EchoConfig:

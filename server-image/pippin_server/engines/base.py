@@ -175,6 +175,8 @@ class Delta:
     text: str
     tokens: int = 1
     prompt_tokens: int = 0
+    #: Of the prompt's tokens, those that were in the prompt cache.
+    cached_tokens: int = 0
     finish: Finish | None = None
     scores: tuple[tuple[Score, ...], ...] = ()
     reasoning: str = ""
@@ -191,10 +193,22 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheState:
+    """A prompt cache of ours, in bytes. `reason`: why it is off; None: it is on. `evicted`: pieces
+    that made room for others; `drops`: times that all of it was given up."""
+
+    reason: str | None
+    bytes: int
+    capacity: int
+    evicted: int
+    drops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """What an engine is doing. `batch`: requests in the step at hand; the last token was made, or
     the first request came to an idle engine, at `progressed_at` (monotonic). Cache: tokens of
-    prompts that were found in the prompt cache, and that were not.
+    prompts that were found in the prompt cache, and that were not; `cache` where it is ours.
     """
 
     active: int
@@ -203,6 +217,7 @@ class Activity:
     alive: bool = True
     cache_hits: int = 0
     cache_misses: int = 0
+    cache: CacheState | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ def create(
     return MlxEngine(
         args.parse(config.engine_args),
         batch=config.max_concurrency,
+        prompt_cache=config.prompt_cache,
         context_length=config.model.context_length,
         clock=clock,
     )
@@ -121,6 +122,7 @@ def _vllm_settings(config: ServerConfig, surroundings: Surroundings) -> VllmSett
         task=config.model.task,
         context_length=config.model.context_length,
         max_concurrency=config.max_concurrency,
+        prompt_cache=config.prompt_cache.enabled,
         scratch=surroundings.scratch / "vllm",
         log_level=surroundings.log_level,
     )

@@ -21,12 +21,15 @@ Kind = Literal["chat", "completion"]
 class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: Of the prompt's, those that the engine had read before.
+    cached_tokens: int = 0
 
-    def payload(self) -> dict[str, int]:
+    def payload(self) -> dict[str, object]:
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 

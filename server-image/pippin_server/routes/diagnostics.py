@@ -1,7 +1,8 @@
-"""GET /v1/metrics and /internal/diagnostics: for people and scripts that read JSON."""
+"""GET /v1/metrics, /status and /internal/diagnostics: for people and scripts that read JSON."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from pippin_edge.clock import Clock
 from pippin_edge.errors import BadRequest
 from pippin_edge.metrics import CONTENT_TYPE
 
+from ..engines import memory
 from ..figures import WINDOW, Figures
 from ..lifecycle import Lifecycle
 from .admin import require_insider
@@ -71,6 +73,7 @@ class Diagnostics:
             # What a GPU's memory holds nobody has looked at yet.
             "vram": {"enabled": False, "model_count": int(lifecycle.stage == "ready")},
             "models": self._models(),
+            "cache": self._cache(),
             "queue": {
                 "active": admission.active,
                 "pending": admission.pending,
@@ -89,12 +92,38 @@ class Diagnostics:
         found["diagnostics_latency_ms"] = round((self._clock.monotonic() - began) * 1000, 3)
         return found
 
+    def status(self) -> dict[str, object]:
+        """What works, the prompt cache, the model and the machine."""
+        lifecycle = self._lifecycle
+        why = lifecycle.not_ready()
+        found: dict[str, object] = {
+            "timestamp": _stamp(self._clock.wall()),
+            "status": "ok" if why is None else "unhealthy",
+            "components": {
+                "model": lifecycle.stage,
+                "engine": "alive" if lifecycle.not_alive() is None else "dead",
+                "admission": "draining" if lifecycle.admission.draining else "open",
+            },
+            "cache": self._cache(),
+            "models": self._models(),
+            "hardware": {"cpus": os.cpu_count(), "memory_bytes": memory.limit()},
+        }
+        if why is not None:
+            found["reason"] = why
+        return found
+
     def _cache(self) -> dict[str, object]:
-        """Tokens of prompts that the engine had already, and that it had to read."""
+        """Tokens of prompts that the engine had already, and that it had to read; what it keeps."""
         seen = self._lifecycle.engine.activity()
         asked = seen.cache_hits + seen.cache_misses
         rate = round(seen.cache_hits / asked, 4) if asked else 0.0
-        return {"hits": seen.cache_hits, "misses": seen.cache_misses, "hit_rate": rate}
+        told: dict[str, object] = {"hits": seen.cache_hits, "misses": seen.cache_misses}
+        told["hit_rate"] = rate
+        if (kept := seen.cache) is None:
+            return told
+        told |= {"enabled": kept.reason is None, "bytes": kept.bytes, "drops": kept.drops}
+        told |= {"capacity_bytes": kept.capacity, "evictions": kept.evicted}
+        return told if kept.reason is None else {**told, "reason": kept.reason}
 
     def _models(self) -> dict[str, object]:
         loaded, figures = self._lifecycle.loaded, self._figures
@@ -165,6 +194,10 @@ def router(diagnostics: Diagnostics, verify: Callable[[str], object]) -> APIRout
                 text = generate_latest(registry)
                 return Response(text, headers={"content-type": CONTENT_TYPE.decode()})
         raise BadRequest("format is json or prometheus", param="format")
+
+    @routes.get("/status")
+    async def status(request: Request) -> Response:
+        return answer(request, diagnostics.status())
 
     @routes.get("/internal/diagnostics")
     async def everything(request: Request) -> Response:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pippin_server.engines import memory
 from pippin_server.engines.vllm import surroundings
 from pippin_server.engines.vllm.offspring import LastWords, settle_in
 
@@ -18,11 +19,11 @@ def test_a_containers_limit_is_found_in_either_version_of_control_groups(tmp_pat
     one, two = tmp_path / "memory.limit_in_bytes", tmp_path / "memory.max"
     one.write_text(f"{GIB}\n")
     two.write_text("max\n")
-    machine = surroundings.memory_limit(())
-    assert surroundings.memory_limit((two,)) == machine
-    assert surroundings.memory_limit((two, one, tmp_path / "absent")) == GIB
+    machine = memory.limit(())
+    assert memory.limit((two,)) == machine
+    assert memory.limit((two, one, tmp_path / "absent")) == GIB
     one.write_text("9223372036854771712\n")  # version 1's way of saying none
-    assert surroundings.memory_limit((one,)) == machine
+    assert memory.limit((one,)) == machine
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..base import Delta, Finish, Score
+from ..base import Delta, Finish, OutOfMemory, Score
 from ..stops import StopFilter
 from ..worker import Event
 from .job import Job
 from .loading import translated
-from .rows import row_generator
+from .promptcache import PromptCache
+from .rows import RowGenerator
 from .sampling import Row
 from .scores import Line, Spelling
 
@@ -25,6 +26,7 @@ from .scores import Line, Spelling
 class _Running:
     ticket: int
     prompt_tokens: int
+    cached_tokens: int
     detokenizer: Any
     stops: StopFilter
     #: Likeliest tokens to tell; None: no scores. Those of tokens whose text is held back wait.
@@ -35,19 +37,20 @@ class _Running:
 class MlxBatcher:
     """The model, its batch, and the text of every request in it."""
 
-    def __init__(self, model: Any, tokenizer: Any, **limits: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, cache: PromptCache, **limits: int) -> None:
         """`limits`: batch, prefill_batch, prefill_step."""
         self._model = model
         self._tokenizer = tokenizer
         self._limits = limits
+        self._cache = cache
         self._eos = frozenset(tokenizer.eos_token_ids)
         self._spelling = Spelling(tokenizer)
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
         self._generator = self._fresh()
 
-    def _fresh(self) -> Any:
-        return row_generator(self._model, eos=sorted(self._eos), **self._limits)
+    def _fresh(self) -> RowGenerator:
+        return RowGenerator(self._model, self._cache, eos=sorted(self._eos), **self._limits)
 
     @property
     def size(self) -> int:
@@ -61,6 +64,7 @@ class MlxBatcher:
         self._running[uid] = _Running(
             ticket=ticket,
             prompt_tokens=len(job.tokens),
+            cached_tokens=0,
             detokenizer=self._tokenizer.detokenizer,
             stops=StopFilter(job.sampling.stop),
             top=job.sampling.logprobs,
@@ -72,6 +76,7 @@ class MlxBatcher:
             self._generator.remove(uids)
         for uid in uids:
             del self._running[uid]
+            self._generator.cached.pop(uid, None)
 
     def reset(self) -> None:
         self._running.clear()
@@ -84,11 +89,16 @@ class MlxBatcher:
         try:
             _, responses = self._generator.next()
         except (RuntimeError, MemoryError) as error:
-            raise translated(error) from error
+            failure = translated(error)
+            if isinstance(failure, OutOfMemory):
+                self._cache.drop("out of memory")
+            raise failure from error
         events: list[tuple[int, Event]] = []
         stopped: list[int] = []
+        cached = self._generator.cached
         for response in responses:
             running = self._running[response.uid]
+            running.cached_tokens = cached.pop(response.uid, running.cached_tokens)
             if response.logprobs is not None and response.token not in self._eos:
                 line: Line = response.logprobs
                 running.held.append(line.read(response.token, running.top or 0, self._spelling))
@@ -101,7 +111,9 @@ class MlxBatcher:
             else:
                 del self._running[response.uid]
                 del self._uids[running.ticket]
-        self.remove(stopped)
+        if stopped:
+            self._generator.keep([self._uids[ticket] for ticket in stopped])
+            self.remove(stopped)
         return events
 
     def _delta(self, running: _Running, token: int, finish: Finish | None) -> Delta:
@@ -120,4 +132,10 @@ class MlxBatcher:
         if running.held and (shown or finish is not None):
             scores = tuple(running.held)
             running.held.clear()
-        return Delta(shown, prompt_tokens=running.prompt_tokens, finish=finish, scores=scores)
+        return Delta(
+            shown,
+            prompt_tokens=running.prompt_tokens,
+            cached_tokens=running.cached_tokens,
+            finish=finish,
+            scores=scores,
+        )

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pippin_contract.serverconfig import PromptCacheConfig
+
+from .. import memory
 from ..base import (
     Activity,
     Delta,
@@ -29,7 +32,11 @@ if TYPE_CHECKING:
     # MLX takes seconds to import: done on the engine's thread, so that HTTP is up meanwhile.
     from .batcher import MlxBatcher
     from .model import Tokens
+    from .promptcache import PromptCache
 
+#: Of the memory that the weights leave, what the prompt cache gets when nobody says; and at most.
+_CACHE_SHARE = 8
+_MOST_CACHE = 2 * 2**30
 _WARM_UP = Prompt(text="Hello, how are you today?")
 
 
@@ -38,6 +45,7 @@ class _Facts:
     """What the event loop needs of the model that the thread owns."""
 
     tokens: Tokens
+    cache: PromptCache
     context_length: int
     bytes: int
     details: dict[str, str]
@@ -57,11 +65,14 @@ class MlxEngine:
         args: Args,
         *,
         batch: int,
+        prompt_cache: PromptCacheConfig,
         context_length: int | None,
         clock: Callable[[], float],
     ) -> None:
         self._args = args
         self._batch = batch
+        self._cache_config = prompt_cache
+        self._cache: PromptCache | None = None
         self._wanted_context = context_length
         self._clock = clock
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
@@ -80,13 +91,17 @@ class MlxEngine:
         def make() -> MlxBatcher:
             from .batcher import MlxBatcher
             from .model import Tokens, load
+            from .promptcache import PromptCache
 
             model = load(path, self._args)
-            facts = _Facts(Tokens(model), model.context_length, model.bytes, model.details)
+            off = None if self._cache_config.enabled else "promptCache.enabled is false"
+            cache = PromptCache(model.weights, self._cache_bytes(model.bytes), off)
+            facts = _Facts(Tokens(model), cache, model.context_length, model.bytes, model.details)
             loop.call_soon_threadsafe(loaded.set_result, facts)
             return MlxBatcher(
                 model.weights,
                 model.tokenizer,
+                cache,
                 batch=self._batch,
                 prefill_batch=self._args.prefill_batch,
                 prefill_step=self._args.prefill_step,
@@ -94,10 +109,16 @@ class MlxEngine:
 
         await worker.start(make)
         facts = await loaded
-        self._tokens = facts.tokens
+        self._tokens, self._cache = facts.tokens, facts.cache
         self._context = self._usable_context(facts.context_length)
         progress(100, "loaded")
         return Loaded(context_length=self._context, bytes=facts.bytes, details=facts.details)
+
+    def _cache_bytes(self, weights: int) -> int:
+        wanted = self._cache_config.max_bytes
+        if wanted is not None:
+            return wanted
+        return max(0, min(_MOST_CACHE, (memory.limit() - weights) // _CACHE_SHARE))
 
     def _usable_context(self, of_model: int) -> int:
         wanted = self._wanted_context or of_model
@@ -146,7 +167,7 @@ class MlxEngine:
                     return
 
     def activity(self) -> Activity:
-        worker = self._worker
+        worker, cache = self._worker, self._cache
         if worker is None:
             return Activity(active=0, batch=0, progressed_at=self._clock())
         return Activity(
@@ -154,6 +175,9 @@ class MlxEngine:
             batch=worker.batch_size,
             progressed_at=worker.progressed_at,
             alive=worker.alive,
+            cache_hits=cache.hits if cache else 0,
+            cache_misses=cache.misses if cache else 0,
+            cache=cache.state() if cache else None,
         )
 
     async def close(self) -> None:

@@ -24,10 +24,8 @@ def as_load_failures() -> Iterator[None]:
     """What MLX and mlx_lm raise of unusable weights, raised as LoadFailed."""
     try:
         yield
-    except MemoryError as error:
-        raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
-    except RuntimeError as error:
-        if "memory" in str(error).lower() or "alloc" in str(error).lower():
+    except (MemoryError, RuntimeError) as error:
+        if is_memory(error):
             raise LoadFailed("OutOfMemory", _NO_MEMORY, permanent=False) from error
         raise LoadFailed("ModelCorrupted", _unreadable(error)) from error
     except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
@@ -65,9 +63,14 @@ def arrays(weights: Any) -> list[mx.array]:
     return [leaf for _, leaf in flat if isinstance(leaf, mx.array)]
 
 
+def is_memory(error: Exception) -> bool:
+    """Whether MLX had no memory for it; it has no class for that."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "memory" in text or "alloc" in text
+
+
 def translated(error: Exception) -> EngineError:
     """What a step raised."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "memory" in text or "alloc" in text:
+    if is_memory(error):
         return OutOfMemory("out of memory: ask for less, or try again later")
     return EngineFailed("the engine failed on this request")

@@ -1,18 +1,21 @@
 """mlx_lm's continuous batch, with our sampling by rows and without what we never ask for.
 
-Three of its classes are extended where they meet: the step (log-probabilities only of rows that
-ask, so nothing of the vocabulary's size leaves the graph), the caches of ended requests (not kept)
-and the way from prompt to generation. Read against mlx_lm 0.32; pyproject pins it.
+Its classes are extended where they meet: the step (log-probabilities only of rows that ask, so
+nothing of the vocabulary's size leaves the graph), the way in (a prompt's beginning comes from the
+prompt cache) and the ways on (what was read is kept there). Read against mlx_lm 0.32; pyproject
+pins it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
 from .adjust import adjusted
+from .promptcache import PromptCache
 from .sampling import Row, RowSampler
 from .scores import Line, scored
 
@@ -27,6 +30,8 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
     _next_tokens: mx.array
 
     _next_logprobs: list[Line | None]
+    #: Of the one batch that requests end in.
+    cache: PromptCache
 
     def _step(self) -> tuple[list[int], list[Line | None]]:
         self._current_tokens = inputs = self._next_tokens
@@ -43,6 +48,8 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
         return tokens, current
 
     def extract_cache(self, idx: int) -> list[Any]:
+        """Asked as a request ends: its prompt and answer are kept."""
+        self.cache.keep(self.tokens[idx], self.prompt_cache, idx)
         return []
 
 
@@ -56,10 +63,19 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
     logits_processors: list[Any]
     stop_sequences: list[Any]
     max_tokens: list[int]
+    cache: PromptCache
+
+    def _copy(self) -> RowPrompts:
+        copied: RowPrompts = super()._copy()
+        copied.cache = self.cache
+        return copied
 
     def generate(self, tokens: list[list[int]]) -> RowGeneration:
         if any(len(rest) > 1 for rest in tokens):
             self.prompt([rest[:-1] for rest in tokens])
+        # Not only at the end: others may ask the same while the answer is made.
+        for row, read in enumerate(self.tokens):
+            self.cache.keep(read, self.prompt_cache, row)
         generation = RowGeneration(
             self.model,
             self.uids,
@@ -78,19 +94,48 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
         return generation
 
 
-def row_generator(
-    model: Any, *, eos: list[int], batch: int, prefill_batch: int, prefill_step: int
-) -> BatchGenerator:
-    """A BatchGenerator whose `insert` takes Rows as samplers."""
-    sampler = RowSampler()
-    generator = BatchGenerator(
-        model,
-        stop_tokens=[[token] for token in eos],
-        sampler=sampler,
-        completion_batch_size=batch,
-        prefill_batch_size=min(batch, prefill_batch),
-        prefill_step_size=prefill_step,
-    )
-    generator._prompt_batch = RowPrompts.empty(model, sampler, prefill_step_size=prefill_step)
-    generator._generation_batch = RowGeneration.empty(model, sampler)
-    return generator
+class RowGenerator(BatchGenerator):  # type: ignore[misc]
+    """Its `insert` takes Rows as samplers."""
+
+    _prompt_batch: RowPrompts
+    _generation_batch: RowGeneration
+
+    def __init__(self, model: Any, cache: PromptCache, *, eos: list[int], **limits: int) -> None:
+        """`limits`: batch, prefill_batch, prefill_step."""
+        sampler, step = RowSampler(), limits["prefill_step"]
+        super().__init__(
+            model,
+            stop_tokens=[[token] for token in eos],
+            sampler=sampler,
+            completion_batch_size=limits["batch"],
+            prefill_batch_size=min(limits["batch"], limits["prefill_batch"]),
+            prefill_step_size=step,
+        )
+        self._prompt_batch = RowPrompts.empty(model, sampler, prefill_step_size=step)
+        self._generation_batch = RowGeneration.empty(model, sampler)
+        self._cache = self._prompt_batch.cache = self._generation_batch.cache = cache
+        #: Of the requests whose prompts are being read: tokens that came from the cache.
+        self.cached: dict[int, int] = {}
+
+    def keep(self, uids: Iterable[int]) -> None:
+        """What requests that are about to be removed have read and made."""
+        with mx.stream(self._stream):
+            for uid in uids:
+                self._generation_batch.extract_cache(self._generation_batch.uids.index(uid))
+
+    def _make_batch(self, n: int) -> Any:
+        # Only now: what waits would hold copies, and would miss what is read meanwhile.
+        waiting = self._unprocessed_sequences
+        for place in range(n):
+            waiting[place] = self._begun(waiting[place])
+        return super()._make_batch(n)
+
+    def _begun(self, sequence: tuple[Any, ...]) -> tuple[Any, ...]:
+        uid, segments, max_tokens, _, _, *rest = sequence
+        tokens = [token for segment in segments for token in segment]
+        layers, found = self._cache.take(tokens)
+        if not found:
+            return sequence
+        self.cached[uid] = found
+        left = [part for part in (tokens[found:-1], tokens[-1:]) if part]
+        return (uid, left, max_tokens, layers, tokens[:found], *rest)

@@ -44,6 +44,8 @@ class Wanted:
     task: str
     context_length: int | None
     max_concurrency: int
+    #: False: off, whatever vLLM would choose for the model.
+    prompt_cache: bool = True
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
@@ -66,6 +68,10 @@ def parse(arguments: Sequence[str], wanted: Wanted, *, devices: int) -> Namespac
         raise ValueError(
             "engine arguments: --max-model-len and model.contextLength say the same: give one"
         )
+    if not wanted.prompt_cache and asked.enable_prefix_caching:
+        raise ValueError(
+            "engine arguments: --enable-prefix-caching contradicts promptCache.enabled: false"
+        )
     found: Namespace = parser.parse_args([*arguments, *_own(wanted)])
     if devices > 1 and all(getattr(found, f) == parser.get_default(f) for f in _PARALLEL):
         found.tensor_parallel_size = devices
@@ -87,6 +93,8 @@ def _own(wanted: Wanted) -> list[str]:
     ]
     if wanted.context_length is not None:
         own.append(f"--max-model-len={wanted.context_length}")
+    if not wanted.prompt_cache:
+        own.append("--no-enable-prefix-caching")
     if wanted.task == "embedding":
         own.append("--runner=pooling")
     return own

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from pippin_edge.asgi import App, Receive, Scope, Send
 
-from .. import weights
+from .. import memory, weights
 from ..base import Activity, Host, Loaded, LoadFailed, Progress
 from . import surroundings
 
@@ -41,6 +41,7 @@ class Settings:
     task: str
     context_length: int | None
     max_concurrency: int
+    prompt_cache: bool
     scratch: Path
     log_level: str
 
@@ -175,6 +176,7 @@ def _parse(settings: Settings, model: str) -> Namespace:
         task=settings.task,
         context_length=settings.context_length,
         max_concurrency=settings.max_concurrency,
+        prompt_cache=settings.prompt_cache,
     )
     devices = current_platform.device_count() if current_platform.is_cuda_alike() else 1
     return args.parse(settings.arguments, wanted, devices=devices)
@@ -189,7 +191,7 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if arguments.kv_cache_memory_bytes is None and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(
-            weights.size(path), surroundings.memory_limit()
+            weights.size(path), memory.limit()
         )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 #: File in which a process of the engine leaves why it ended; set for those it is asked of.
@@ -16,11 +14,6 @@ LOG_LEVEL = "PIPPIN_ENGINE_LOG_LEVEL"
 _RESERVE = 3 * 2**30
 _LEAST_CACHE = 256 * 2**20
 _MOST_CACHE = 4 * 2**30
-#: Where a container reads its limit, in control groups of version 2 and 1.
-_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def settle(scratch: Path, log_level: str) -> Path:
@@ -70,12 +63,3 @@ def cpu_cache_bytes(weights: int, limit: int) -> int:
     first long prompt is then one too much."""
     spare = limit - 2 * weights - _RESERVE
     return max(_LEAST_CACHE, min(_MOST_CACHE, spare // 2))
-
-
-def memory_limit(files: Iterable[Path] = _LIMITS) -> int:
-    """Bytes that this container may have; without a limit, the machine's."""
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in files:
-        with suppress(OSError, ValueError):  # not this version, or "max"
-            found.append(int(file.read_text()))
-    return min(found)
