@@ -12,9 +12,11 @@ from support.servers import free_port, mlx_config, run_cli, started
 
 
 async def test_a_directory_is_served_under_its_own_name(tmp_path: Path, tiny_model: Path) -> None:
-    async with started(tmp_path, ["--model", str(tiny_model)]) as server:
+    arguments = ["--model", str(tiny_model), "--prompt-cache-bytes", "3Mi"]
+    async with started(tmp_path, arguments) as server:
         (model,) = (await server.get("/v1/models")).json()["data"]
         assert model["id"] == "tiny"
+        assert (await server.get("/status")).json()["cache"]["capacity_bytes"] == 3 * 2**20
         answer = await server.post(
             "/v1/completions", {"model": "tiny", "prompt": "hello", "max_tokens": 3}
         )
@@ -27,6 +29,7 @@ async def test_the_names_of_earlier_servers_keep_working(tmp_path: Path, tiny_mo
         "CONTEXT_LENGTH": "100",
         "MAX_CONCURRENCY": "3",
         "MLX_WARMUP": "false",
+        "HF_SERVER_ENABLE_CACHING": "false",
     }
     async with started(tmp_path, ["--name", "mine"], env=env) as server:
         (model,) = (await server.get("/v1/models")).json()["data"]
@@ -34,6 +37,15 @@ async def test_the_names_of_earlier_servers_keep_working(tmp_path: Path, tiny_mo
         assert (await server.get("/v1/queue/stats")).json()["max_concurrency"] == 3
         health = (await server.get("/health")).json()
         assert (health["warmup_enabled"], health["warmup_completed"]) == (False, False)
+        body = {"model": "mine", "prompt": "hello " * 60, "max_tokens": 3}
+        for _ in range(2):
+            usage = (await server.post("/v1/completions", body)).json()["usage"]
+            assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+        told = (await server.get("/status")).json()["cache"]
+        assert told["reason"] == "promptCache.enabled is false"
+        assert (told["enabled"], told["bytes"], told["hits"], told["misses"]) == (False, 0, 0, 0)
+        assert await server.metric("pippin_server_prompt_cache_enabled") == 0
+        assert "prompt_cache.off" in server.log
 
 
 def test_check_reports_a_good_config(tmp_path: Path, tiny_model: Path) -> None:

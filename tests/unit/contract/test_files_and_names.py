@@ -27,6 +27,11 @@ def test_a_newer_field_is_ignored_and_a_newer_version_refused():
         serverconfig.load(serverconfig.dump(CONFIG).replace('"version": 1', '"version": 9'))
 
 
+def test_a_server_config_of_an_operator_before_the_prompt_cache_turns_it_on():
+    before = serverconfig.load('{"name": "q", "servedName": "q", "engine": "mlx"}')
+    assert before.prompt_cache == serverconfig.PromptCacheConfig(enabled=True, max_bytes=None)
+
+
 def test_a_gateway_config_names_every_wrong_field_at_once():
     with pytest.raises(ValidationError) as caught:
         gatewayconfig.load('{"port": 0, "maxBodyBytes": 1}')

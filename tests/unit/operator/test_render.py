@@ -270,6 +270,20 @@ def test_the_config_of_an_embedding_model_says_how_texts_share_batches():
     assert (default.max_batch_size, default.window_seconds) == (32, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("spec", "enabled", "max_bytes"),
+    [
+        ({}, True, None),
+        ({"promptCache": {}}, True, 2 * 2**30),
+        ({"promptCache": {"maxBytes": "1.5Gi"}}, True, 3 * 2**29),
+        ({"promptCache": {"enabled": False}}, False, 2 * 2**30),
+    ],
+)
+def test_the_prompt_cache_is_as_large_as_the_spec_says(spec, enabled, max_bytes):
+    found = config(**spec).prompt_cache
+    assert (found.enabled, found.max_bytes) == (enabled, max_bytes)
+
+
 def test_the_narrow_escape_hatch_reaches_the_pod():
     found = pod(
         podTemplate={

@@ -33,13 +33,13 @@ class _Kept:
 
 
 class PromptCache:
-    """`capacity` in bytes; 0 keeps nothing. `off`: why nobody wants one."""
+    """`capacity` in bytes. `off`: why nobody wants one."""
 
     def __init__(self, model: Any, capacity: int, off: str | None = None) -> None:
         self._prefixes = Prefixes[_Kept](capacity)
         self._hits = self._misses = self._drops = 0
         self._nbytes = 0
-        self._off = off or _unsuited(model)
+        self._off = off or (_unsuited(model) if capacity > 0 else "there is no memory for it")
         if self._off is None:
             log.info("prompt_cache.on", capacity=capacity)
         else:
