@@ -224,6 +224,7 @@ def raw_in_a_process(model: Path, concurrency: int, temperature: float) -> Resul
 
 
 async def compare(name: str, concurrencies: list[int], rounds: int, directory: Path) -> None:
+    from pippin_contract.serverconfig import PromptCacheConfig
     from support import tinymodel
     from support.servers import mlx_config, serving
 
@@ -234,7 +235,13 @@ async def compare(name: str, concurrencies: list[int], rounds: int, directory: P
             found["raw"].append(await asyncio.to_thread(raw_in_a_process, model, concurrency, 0.0))
             place = directory / f"{name}-{concurrency}-{number}"
             place.mkdir()
-            config = mlx_config(model, served_name=name, max_concurrency=32)
+            # The raw engine keeps no prompts either, and all rounds ask the same.
+            config = mlx_config(
+                model,
+                served_name=name,
+                max_concurrency=32,
+                prompt_cache=PromptCacheConfig(enabled=False),
+            )
             async with serving(place, config) as server:
                 for kind, options in (
                     ("server", {"temperature": 0}),

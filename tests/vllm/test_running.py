@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pippin_contract.serverconfig import PromptCacheConfig
 from support.eventually import eventually
 from support.servers import run_cli
 from support.vllm import LONG, PYTHON, descendants, named, open_stream, vllm_config, vllm_serving
@@ -39,7 +40,13 @@ async def test_an_engine_that_dies_ends_its_streams_in_an_error(
 async def test_sigterm_lets_streams_finish_and_leaves_no_process(
     tmp_path: Path, smollm: Path
 ) -> None:
-    async with vllm_serving(tmp_path, vllm_config(smollm)) as server, server.client() as client:
+    # The prompt cache is off, to see that too: a server of its own for it takes long to start.
+    config = vllm_config(smollm, prompt_cache=PromptCacheConfig(enabled=False))
+    async with vllm_serving(tmp_path, config) as server, server.client() as client:
+        body = {"model": "smol", "prompt": "One, two, three, four. " * 40, "max_tokens": 1}
+        for _ in range(2):
+            assert (await server.post("/v1/completions", body)).status_code == 200
+        assert (await server.get("/status")).json()["cache"]["hits"] == 0
         stream = await open_stream(client)
         children = list(descendants(server))
         assert children

@@ -429,7 +429,9 @@ class PromptCache(KubeModel):
     """Prompts that begin alike, computed once."""
 
     enabled: bool = Field(default=True, description="Whether prefixes are kept.")
-    max_bytes: Quantity = Field(default="2Gi", description="Memory for them.")
+    max_bytes: Quantity = Field(
+        default="2Gi", description="The most memory for them, with the engine mlx."
+    )
 
 
 class Storage(KubeModel):
