@@ -135,7 +135,8 @@ class EchoEngine(Echo):
         async with self._at_work() as stopped:
             if prompt.tools is not None and prompt.tools.must:
                 called = Call(prompt.tools.callable[0].name, "{}")
-                yield [Delta("", 1, prompt_tokens, "tool_calls", calls=(called,))]
+                told = Delta("", 1, prompt_tokens, finish="tool_calls", calls=(called,))
+                yield [told]
                 return
             async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
                 self._progressed_at = self._clock()

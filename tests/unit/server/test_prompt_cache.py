@@ -149,6 +149,24 @@ def test_a_prompt_is_there_for_others_before_its_answer_ends(on: Engine) -> None
     assert cached[0] == 192
 
 
+def test_what_many_at_once_share_is_read_by_one_of_them(on: Engine, off: Engine) -> None:
+    prompts = [BASE[:260] + tail(1 + n, n) for n in range(12)]
+    answers, found = on.ask(*prompts)
+    assert answers == off.ask(*prompts)[0]
+    assert found == [0] + [256] * 11
+
+
+def test_who_waited_for_a_request_that_left_goes_on(on: Engine, off: Engine) -> None:
+    first = on.add(BASE)
+    on.batcher.step()
+    others = [BASE[:260] + tail(5, n) for n in range(3)]
+    tickets = [on.add(prompt) for prompt in others]
+    on.batcher.step()
+    on.batcher.remove([first, tickets[0]])
+    assert on.ask(others[1])[0] == off.ask(others[1])[0]
+    assert not on.batcher.size
+
+
 def test_a_stop_in_the_middle_keeps_what_was_read(on: Engine, off: Engine) -> None:
     prompt = BASE[:125]  # three blocks; the fourth is full in the middle of the answer
     (whole,), _ = off.ask(prompt, max_tokens=30)

@@ -76,7 +76,6 @@ class MlxBatcher:
             self._generator.remove(uids)
         for uid in uids:
             del self._running[uid]
-            self._generator.cached.pop(uid, None)
 
     def reset(self) -> None:
         self._running.clear()

@@ -41,6 +41,10 @@ class Prefixes(Generic[S]):
         self._touch(path)
         return [self._blocks[key].state for key in path]
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """How many tokens `find` would find; leaves their age as it is."""
+        return BLOCK * sum(1 for _ in self._walk(tokens))
+
     def keep(
         self, tokens: Sequence[int], nbytes: int, copy: Callable[[int, int], Sequence[S]]
     ) -> None:

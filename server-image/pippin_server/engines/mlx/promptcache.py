@@ -58,6 +58,10 @@ class PromptCache:
         self._misses += len(tokens) - found
         return layers, found
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """How many of the tokens nobody needs to compute for others; all when it is off."""
+        return len(tokens) if self._off is not None else self._prefixes.known(tokens)
+
     def keep(self, tokens: Sequence[int], layers: Sequence[Any], row: int) -> None:
         """Copy what is not here yet of one row of a batch that has read these tokens."""
         if self._off is not None or len(tokens) < BLOCK:

@@ -18,6 +18,7 @@ from .adjust import adjusted
 from .promptcache import PromptCache
 from .sampling import Row, RowSampler
 from .scores import Line, scored
+from .waiting import Waiting
 
 
 class RowGeneration(GenerationBatch):  # type: ignore[misc]
@@ -114,6 +115,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._prompt_batch = RowPrompts.empty(model, sampler, prefill_step_size=step)
         self._generation_batch = RowGeneration.empty(model, sampler)
         self._cache = self._prompt_batch.cache = self._generation_batch.cache = cache
+        self._waiting = Waiting(cache.known)
         #: Of the requests whose prompts are being read: tokens that came from the cache.
         self.cached: dict[int, int] = {}
 
@@ -123,16 +125,33 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
             for uid in uids:
                 self._generation_batch.extract_cache(self._generation_batch.uids.index(uid))
 
-    def _make_batch(self, n: int) -> Any:
-        # Only now: what waits would hold copies, and would miss what is read meanwhile.
-        waiting = self._unprocessed_sequences
-        for place in range(n):
-            waiting[place] = self._begun(waiting[place])
-        return super()._make_batch(n)
+    def remove(self, uids: list[int], return_prompt_caches: bool = False) -> Any:
+        for uid in uids:
+            self._waiting.left(uid)
+            self.cached.pop(uid, None)
+        return super().remove(uids, return_prompt_caches)
 
-    def _begun(self, sequence: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _make_batch(self, n: int) -> Any:
+        """Of up to `n` that wait, with what the cache has of them; looked up only now, since who
+        waits would hold copies, and would miss what is read meanwhile."""
+        self._waiting.only(self._prompt_batch.uids)
+        waiting = self._unprocessed_sequences
+        now: list[tuple[Any, ...]] = []
+        later: list[tuple[Any, ...]] = []
+        for sequence in waiting:
+            begun = self._begun(sequence) if len(now) < n else None
+            (later if begun is None else now).append(begun or sequence)
+        waiting.clear()
+        waiting.extend(now + later)
+        return super()._make_batch(len(now))
+
+    def _begun(self, sequence: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """None: it waits for what another reads."""
         uid, segments, max_tokens, _, _, *rest = sequence
         tokens = [token for segment in segments for token in segment]
+        if self._waiting.must_wait(uid, tokens):
+            return None
+        self._waiting.reads(uid, tokens)
         layers, found = self._cache.take(tokens)
         if not found:
             return sequence
