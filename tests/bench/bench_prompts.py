@@ -149,7 +149,7 @@ async def measure(name: str, rounds: int, directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="7m,56m")
+    parser.add_argument("--models", default="7m")
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
     for name in asked.models.split(","):
