@@ -88,6 +88,7 @@ def _own(wanted: Wanted) -> list[str]:
         f"--model={wanted.model}",
         f"--max-num-seqs={wanted.max_concurrency}",
         "--disable-fastapi-docs",
+        "--enable-prompt-tokens-details",  # how many were in the prompt cache
         "--served-model-name",
         *wanted.names,
     ]
