@@ -254,7 +254,7 @@ ONLY = {
     "accelerator.type": " amd without an `engine.image`",
     "engine.echo": ", where another engine serves",
     "batching": ", but for embeddings with mlx or echo",
-    "promptCache": " with an engine other than mlx and vllm",
+    "promptCache": ", but with vllm, and for text with mlx",
     "promptCache.maxBytes": " with vllm, which has one measure of memory for all keys and values",
 }
 #: What blocks a workload is said in words; the rest is the operator's own table.

@@ -43,6 +43,11 @@ def _batches(spec: ModelDeploymentSpec) -> bool:
     return spec.model.task == "embedding" and engine(spec) in _BATCHED
 
 
+def _keeps_prompts(spec: ModelDeploymentSpec) -> bool:
+    """MLX's embedding models have no keys and values to keep."""
+    return engine(spec) == "vllm" or (engine(spec) == "mlx" and spec.model.task != "embedding")
+
+
 def _caps_prompt_cache(spec: ModelDeploymentSpec) -> bool:
     """Whether a cap was asked for: the API server fills in the default by itself."""
     wanted = spec.prompt_cache
@@ -56,7 +61,7 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
     ("autoscaling", lambda s: s.autoscaling),
     ("batching", lambda s: s.batching and not _batches(s)),
-    ("promptCache", lambda s: s.prompt_cache and engine(s) not in ("mlx", "vllm")),
+    ("promptCache", lambda s: s.prompt_cache and not _keeps_prompts(s)),
     # vLLM takes what memory it is given for keys and values, running and kept, in one.
     ("promptCache.maxBytes", lambda s: engine(s) == "vllm" and _caps_prompt_cache(s)),
     ("storage", lambda s: s.storage),

@@ -18,6 +18,7 @@ REPORTED = [
     ({"batching": {}}, "batching"),
     ({"batching": {}, "model": {"task": "embedding"}, "engine": {"type": "vllm"}}, "batching"),
     ({"promptCache": {}, "engine": {"type": "echo"}}, "promptCache"),
+    ({"promptCache": {}, "model": {"task": "embedding"}}, "promptCache"),
     ({"promptCache": {"maxBytes": "1Gi"}, "engine": {"type": "vllm"}}, "promptCache.maxBytes"),
     ({"storage": {}}, "storage"),
     ({"auth": {"required": False}}, "auth.required"),
