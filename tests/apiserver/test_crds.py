@@ -48,8 +48,9 @@ def test_get_shows_the_columns(cluster: Cluster, namespace: str):
     assert columns("mdep") == model_columns
     assert columns("mdep", "-owide") == [*model_columns, "MODEL", "NODES", "SERVED-NAME"]
     key_columns = ["NAME", "PHASE", "KEY-ID", "MODELS", "RPM", "TPM", "LAST-USED", "EXPIRES", "AGE"]
+    wide = ["OWNER", "REQUESTS", "TOKENS-TODAY", "PRIORITY"]
     assert columns("ak") == key_columns
-    assert columns("ak", "-owide") == [*key_columns, "OWNER", "TOKENS-TODAY", "PRIORITY"]
+    assert columns("ak", "-owide") == [*key_columns, *wide]
     both = cluster.plane.kubectl("get", "pippin", "-n", namespace)
     assert "modeldeployment.pippin.dev/tiny" in both and "apikey.pippin.dev/app" in both
 
