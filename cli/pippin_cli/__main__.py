@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pippin_contract import __version__
 
-from . import explain, keys
+from . import check, explain, keys
 from .kubectl import Failed, Kubectl
 from .manifest import expiry
 
@@ -48,6 +48,17 @@ def parser() -> argparse.ArgumentParser:
     revoke = _command(commands, "revoke", keys.revoke, "end a key and delete its Secret")
     revoke.add_argument("--yes", action="store_true", help="do not ask")
     _output(_command(commands, "usage", keys.usage, "say what a key has used, by model"))
+    checked = areas.add_parser("check", help="say whether manifests would work; change nothing")
+    checked.set_defaults(command=check.check)
+    checked.add_argument(
+        *("-f", "--filename"),
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="a file, a directory with all below it, or - for standard input; more than once",
+    )
+    checked.add_argument("-n", "--namespace", help="of objects that name none; default: kubectl's")
+    _cluster(checked)
     asked = areas.add_parser("explain", help="say how one request fared, and why")
     asked.set_defaults(command=explain.explain)
     asked.add_argument("id", metavar="REQUEST_ID", help="from the answer's header X-Request-ID")

@@ -24,13 +24,17 @@ class Kubectl:
 
     flags: Sequence[str] = ()
 
-    def run(self, *arguments: str, stdin: str = "") -> str:
-        """What it prints. Raises Failed."""
+    def call(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """However it ends."""
         command = ["kubectl", *self.flags, *arguments]
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+            return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise Failed("kubectl is not on PATH: install it first") from error
+
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        """What it prints. Raises Failed."""
+        done = self.call(*arguments, stdin=stdin)
         if done.returncode:
             raise Failed(done.stderr, done.returncode)
         return done.stdout

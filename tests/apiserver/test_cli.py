@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pippin_contract import apikeys
 from support.kubectl_pippin import Typed
-from support.manifests import key
+from support.manifests import key, model
 from support.operator_process import Cluster, Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -94,3 +96,29 @@ def test_a_key_of_ones_own_is_not_rotated_here(typed: Typed) -> None:
     typed.cluster.create("apikeys", mine)
     assert "Secret brought" in typed.refused("rotate", "mine")
     assert "SecretNotFound" in typed.refused("show", "mine", "--reveal")
+
+
+def test_manifests_are_checked_together_and_nothing_is_changed(
+    typed: Typed, tmp_path: Path
+) -> None:
+    mine = [
+        model("qwen", typed.namespace, fallbacks=["spare"]),
+        key("app", typed.namespace, models=["qwen", "lama"]),
+    ]
+    (tmp_path / "below").mkdir()
+    for number, one in enumerate(mine):
+        (tmp_path / "below" / f"{number}.yaml").write_text(yaml.safe_dump(one))
+    done = typed.check(tmp_path)
+    assert done.returncode == 1 and "2 objects, 1 errors, 1 warnings" in done.stderr
+    assert "fallback spare: there is no such ModelDeployment" in done.stdout
+    assert "lama matches no model" in done.stdout
+    assert not typed.cluster.list("modeldeployments", typed.namespace)
+
+    spare = model("spare", typed.namespace)
+    typed.cluster.create("modeldeployments", spare)
+    done = typed.check(tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    wrong = model("broken", typed.namespace, replicas=-1)
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump(wrong))
+    done = typed.check(tmp_path)
+    assert done.returncode == 1 and "spec.replicas" in done.stdout

@@ -78,6 +78,8 @@ async def model(cluster: Cluster, namespace: str) -> AsyncIterator[str]:
         cluster.create("modeldeployments", raw)
         pod(cluster, "qwen-0", replica.port, namespace, {})
         yield "qwen"
+    # Gateways of other tests see the whole cluster.
+    cluster.delete("pods", namespace, "qwen-0")
 
 
 async def chat(gateway: Process, given: str, request_id: str = "one") -> int:

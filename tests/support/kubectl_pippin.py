@@ -26,6 +26,9 @@ class Typed:
     def explain(self, request_id: str) -> subprocess.CompletedProcess[str]:
         return self._run("explain", request_id)
 
+    def check(self, path: Path) -> subprocess.CompletedProcess[str]:
+        return self._run("check", "-f", str(path), "-n", self.namespace)
+
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
         flags = (f"--kubeconfig={self.cluster.plane.kubeconfig}",)
         return subprocess.run(

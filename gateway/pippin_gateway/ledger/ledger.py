@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-import time
 from typing import Any, Protocol
 
 from pippin_edge.clock import SYSTEM, Clock
@@ -130,7 +129,7 @@ class SharedLedger:
     async def _report(self) -> dict[str, Any]:
         if not self._redis.up:
             raise RedisGone("not connected")
-        call, oldest = self._redis.call, time.time() - DAYS * 86400
+        call, oldest = self._redis.call, self._clock.wall() - DAYS * 86400
         await call("SET", _SOURCE, secrets.token_hex(8), "NX")
         source = await call("GET", _SOURCE)
         await call("ZREMRANGEBYSCORE", _INDEX, "-inf", f"{oldest:.0f}")

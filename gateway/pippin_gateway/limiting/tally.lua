@@ -23,7 +23,8 @@ for i = 3, #KEYS do
   later(key, 'last ' .. model, last)
   later(key, 'id ' .. id, last)
   redis.call('EXPIRE', key, forget)
-  redis.call('ZADD', KEYS[1], 'GT', last, uid)
+  local known = redis.call('ZSCORE', KEYS[1], uid)
+  if not known or tonumber(known) < tonumber(last) then redis.call('ZADD', KEYS[1], last, uid) end
 end
 redis.call('SET', KEYS[2], number, 'EX', 86400)
 return #KEYS - 2
