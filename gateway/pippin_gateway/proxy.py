@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,9 +26,6 @@ from .routing.retry import Failure
 from .routing.timeouts import Deadlines, budget
 from .upstream.failure import UpstreamFailure, told
 
-#: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
-_BROKEN = frozenset({500, 502, 504})
-_GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
 
@@ -128,15 +127,9 @@ class Proxy:
         elif call.asked.get("stream") is True:
             await self._replay_or_record(call, name, policy, send)
         else:
-            call.guard.until(call.deadlines.end())
-            try:
+            with _in_time(call):
                 async with cache.flight(name):
                     await self._replay_or_record(call, name, policy, send)
-            except asyncio.CancelledError as cancelled:
-                late = call.guard.expired()
-                if late is None:
-                    raise
-                raise told(late) from cancelled
 
     async def _replay_or_record(
         self, call: Call, name: bytes, policy: CachePolicy, send: Send
@@ -250,14 +243,8 @@ class Proxy:
         backoff = call.model.spec.retries.backoff
         if not backoff:
             return
-        call.guard.until(call.deadlines.end())
-        try:
+        with _in_time(call):
             await asyncio.sleep(random.uniform(backoff / 2, backoff))
-        except asyncio.CancelledError as cancelled:
-            late = call.guard.expired()
-            if late is None:
-                raise
-            raise told(late) from cancelled
 
     def _another(self, call: Call) -> bool:
         model = call.renew()
@@ -266,6 +253,19 @@ class Proxy:
             replica.id not in call.tried and allows(replica, model.spec.breaker, now)
             for replica in model.replicas
         )
+
+
+@contextmanager
+def _in_time(call: Call) -> Iterator[None]:
+    """A wait that ends with the time of the whole request. Raises ApiError then."""
+    call.guard.until(call.deadlines.end())
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        late = call.guard.expired()
+        if late is None:
+            raise
+        raise told(late) from cancelled
 
 
 def _reason(error: errors.ApiError) -> str:
