@@ -98,6 +98,7 @@ class Attempts:
                 deps.balance.breakers.succeeded(replica)
             else:
                 call.failed = True
+                outcome = call.fields.get("error", outcome)  # of a stream that broke off
         except asyncio.CancelledError as cancelled:
             failure = call.guard.expired()
             if failure is None:

@@ -9,7 +9,7 @@ import httpx
 from pippin_edge.asgi import Scope
 from pippin_gateway.explain import Requests, Trace
 from support.gateway import ADMIN_TOKEN, Running, key_object, model_object, pod_object
-from support.upstreams import Turn, upstream
+from support.upstreams import STREAM_HEAD, Turn, event, upstream
 
 CHAT = "/v1/chat/completions"
 
@@ -50,6 +50,19 @@ async def test_an_answer_after_a_retry_names_both_replicas(gateway: Running) -> 
     assert told["tokens"] == {"prompt": 7, "completion": 3, "cached": 0}
     assert 0 < told["ttft_ms"] <= told["duration_ms"]
     assert {one["kind"]: one["limit"] for one in told["limits"]} == {"rpm": 9, "tpm": 9000}
+
+
+async def test_a_stream_that_broke_off_is_not_told_as_good(gateway: Running) -> None:
+    async def cut(turn: Turn) -> None:
+        await turn.send(STREAM_HEAD, event("one "))
+        turn.reset()
+
+    async with upstream(cut) as replica:
+        gateway.route(replica.port)
+        assert b"error" in (await ask(gateway, "torn", stream=True)).content
+    told = await explained(gateway, "torn")
+    (hop,) = told["hops"]
+    assert hop["outcome"] == told["error"]["code"] != "200"
 
 
 async def test_a_refusal_says_which_limit_it_was(gateway: Running) -> None:
