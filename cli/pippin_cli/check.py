@@ -77,7 +77,8 @@ def _looked(
         done = kubectl.call(
             "get", "secret", name, f"--namespace={namespace}", "--ignore-not-found", "-o", "json"
         )
-        if done.returncode == 0:
-            data = json.loads(done.stdout).get("data") if done.stdout.strip() else None
-            looked[ref] = frozenset(data or {}) if done.stdout.strip() else None
+        if done.returncode:
+            continue
+        found = json.loads(done.stdout) if done.stdout.strip() else None
+        looked[ref] = None if found is None else frozenset(found.get("data") or {})
     return looked

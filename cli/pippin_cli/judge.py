@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
+
+from pippin_contract import reach
 
 Raw = Mapping[str, Any]
 #: Namespace and name.
@@ -35,8 +36,11 @@ class World:
         return str(_model(self.models[ref]).get("task") or "chat")
 
     def fallbacks(self, ref: Ref) -> list[Ref]:
-        named = self.models[ref]["spec"].get("fallbacks") or ()
+        named = self.models[ref]["spec"].get("fallbacks") or () if ref in self.models else ()
         return [(ref[0], name) for name in named]
+
+    def opened_to(self, ref: Ref) -> tuple[str, ...]:
+        return tuple((self.models[ref]["spec"].get("auth") or {}).get("namespaces") or ())
 
     def names(self, ref: Ref) -> list[str]:
         model = _model(self.models[ref])
@@ -70,28 +74,16 @@ def _of_model(ref: Ref, world: World) -> Iterator[Problem]:
         elif world.task(other) != world.task(ref):
             says = f"fallback {other[1]} is for {world.task(other)}, not for {world.task(ref)}"
             yield Problem(True, where, f"{says}, so it is never asked")
-    circle = _circle(ref, world)
+    circle = reach.circle(ref, world.fallbacks)
     if circle:
-        yield Problem(True, where, f"fallbacks lead in a circle: {' -> '.join(circle)}")
+        yield Problem(
+            True, where, f"fallbacks lead in a circle: {' -> '.join(name for _, name in circle)}"
+        )
     for name in world.names(ref):
         for other in world.models:
             if other != ref and other[0] == ref[0] and name in world.names(other):
                 yield Problem(True, where, f"the name {name} is also that of {other[1]}")
     yield from _secrets(world.models[ref], where, world)
-
-
-def _circle(ref: Ref, world: World) -> list[str]:
-    seen: set[Ref] = set()
-    paths = [[ref]]
-    while paths:
-        path = paths.pop()
-        for other in world.fallbacks(path[-1]):
-            if other == ref:
-                return [name for _, name in [*path, other]]
-            if other in world.models and other not in seen:
-                seen.add(other)
-                paths.append([*path, other])
-    return []
 
 
 def _of_key(one: Raw, world: World, now: datetime) -> Iterator[Problem]:
@@ -104,7 +96,7 @@ def _of_key(one: Raw, world: World, now: datetime) -> Iterator[Problem]:
     for glob in globs:
         reached, shut = _reached(glob, ref[0], world)
         within |= reached
-        for closed in sorted(shut - reached):
+        for closed in sorted(shut):
             says = f"{'/'.join(closed)} is not opened to {ref[0]}: add it to its auth.namespaces"
             yield Problem(True, where, says)
         if not reached and not shut:
@@ -118,20 +110,16 @@ def _of_key(one: Raw, world: World, now: datetime) -> Iterator[Problem]:
 
 def _reached(glob: str, home: str, world: World) -> tuple[set[Ref], set[Ref]]:
     """Models that the glob opens, and those that it names in vain."""
-    glob = glob.removeprefix(f"{home}/")
+    globs = reach.globs([glob], home)
     reached: set[Ref] = set()
     shut: set[Ref] = set()
-    for ref, model in world.models.items():
-        if "/" not in glob:
-            if ref[0] == home and any(fnmatchcase(name, glob) for name in world.names(ref)):
-                reached.add(ref)
-        elif ref[0] != home and any(
-            fnmatchcase(f"{ref[0]}/{name}", glob) for name in world.names(ref)
-        ):
-            opened = (model["spec"].get("auth") or {}).get("namespaces") or ()
-            (reached if home in opened or "*" in opened else shut).add(ref)
-    # Who names no model in particular does not count on each.
-    return reached, shut if "*" not in glob else set() if reached else shut
+    for ref in world.models:
+        if globs.cover(home, ref[0], world.names(ref)):
+            mine = ref[0] == home or reach.opened(world.opened_to(ref), home)
+            (reached if mine else shut).add(ref)
+    if reached and "*" in glob:
+        shut.clear()  # who names none in particular does not count on each
+    return reached, shut
 
 
 def _limits(limits: Raw, within: set[Ref], where: str, world: World) -> Iterator[Problem]:

@@ -6,16 +6,13 @@ and a revoked key is gone the moment the new value stands.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pippin_contract.endpoint import Endpoint
+from pippin_contract.reach import Globs
 from pippin_edge.keyring import Keyring, Row
 from pippin_edge.limits.claims import Kind
-
-#: Matches nothing: what a key without models may use.
-NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +26,6 @@ class Limits:
 
 #: What is not limited.
 UNLIMITED = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class Globs:
-    """Names that a key may use: of its own namespace, and of others as namespace/name."""
-
-    own: re.Pattern[str] = NOTHING
-    others: re.Pattern[str] = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,27 +5,23 @@ Raises Malformed for an object that makes no sense; such an object is left out, 
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from pippin_contract import endpoint, units
+from pippin_contract import endpoint, reach, units
 from pippin_contract.endpoint import Endpoint
 from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 from pippin_edge.limits.claims import TOKENS, Kind
 
 from .model import (
-    NOTHING,
     UNLIMITED,
     UNSAID,
     ApiKey,
     BreakerPolicy,
     CachePolicy,
-    Globs,
     KeySpec,
     Limits,
     ModelSpec,
@@ -60,7 +56,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
         namespace=namespace,
         name=name,
         uid=str(raw["metadata"].get("uid") or ""),
-        models=patterns(spec.get("models") or (), namespace),
+        models=reach.globs(filter(_is_text, spec.get("models") or ()), namespace),
         limits=_limits(spec, Kind),
         ref=f"{namespace}/{name}",
     )
@@ -142,19 +138,8 @@ def _is_true(conditions: Raw, kind: str) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
-def patterns(globs: Any, namespace: str) -> Globs:
-    """Globs of served names as patterns. `own-namespace/glob` means `glob`; one without a slash
-    never reaches into another namespace, `*` neither."""
-    texts = [glob for glob in globs if isinstance(glob, str)]
-    own = [glob.removeprefix(f"{namespace}/") for glob in texts]
-    return Globs(
-        own=_any([glob for glob in own if "/" not in glob]),
-        others=_any([glob for glob in texts if "/" in glob]),
-    )
-
-
-def _any(globs: list[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(fnmatch.translate, globs))) if globs else NOTHING
+def _is_text(glob: object) -> bool:
+    return isinstance(glob, str)
 
 
 def unix(timestamp: str | None) -> float | None:

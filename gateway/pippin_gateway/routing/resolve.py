@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pippin_contract import reach
 from pippin_edge.errors import ModelNotFound, NotReady
 
-from ..catalog.model import NOTHING, ApiKey, Catalog, Model
-
-#: Among the namespaces that a model is opened to: all of them.
-ALL = "*"
+from ..catalog.model import ApiKey, Catalog, Model
 
 #: Seconds after which it is worth asking again.
 SOON, LATER = 5, 30
@@ -73,7 +71,7 @@ def _name(named: tuple[str, Model]) -> str:
 
 
 def _within_reach(catalog: Catalog, key: ApiKey) -> Iterable[Model]:
-    if key.models.others is NOTHING:
+    if not key.models.leave_home:
         return catalog.by_namespace.get(key.namespace, ())
     return catalog.by_ref.values()
 
@@ -82,11 +80,9 @@ def may_use(key: ApiKey, model: Model) -> bool:
     """Whether one of the key's globs covers one of the model's names, and, in another namespace,
     the model is opened to the key's."""
     spec = model.spec
-    if spec.namespace == key.namespace:
-        return any(map(key.models.own.match, spec.names))
-    if not spec.opened_to & {key.namespace, ALL}:
+    if spec.namespace != key.namespace and not reach.opened(spec.opened_to, key.namespace):
         return False
-    return any(key.models.others.match(f"{spec.namespace}/{name}") for name in spec.names)
+    return key.models.cover(key.namespace, spec.namespace, spec.names)
 
 
 def all_broken(model: Model, wait: int) -> NotReady:

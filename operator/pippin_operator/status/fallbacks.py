@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pippin_contract import reach
+
 from .conditions import Verdict, no, yes
 
 KIND = "FallbacksValid"
 NONE = yes(KIND, "NoneGiven")
+_NOBODY: tuple[str, tuple[str, ...]] = ("", ())
 #: By name: its task, and whom it names; None: there is no such ModelDeployment.
 Look = Callable[[str], tuple[str, tuple[str, ...]] | None]
 
@@ -27,7 +30,7 @@ def judge(name: str, look: Look) -> Verdict:
             f"no ModelDeployment of this namespace is called {', '.join(absent)}: make it, or take"
             " it out of fallbacks",
         )
-    circle = _circle(name, look)
+    circle = reach.circle(name, lambda one: (look(one) or _NOBODY)[1])
     if circle:
         return no(KIND, "FallbackCycle", f"{' → '.join(circle)}: each is asked only once")
     other_task = [other for other in named if (look(other) or own)[0] != task]
@@ -38,18 +41,3 @@ def judge(name: str, look: Look) -> Verdict:
             f"{', '.join(other_task)}: not for {task} like this one, so never asked",
         )
     return yes(KIND, "AllFound")
-
-
-def _circle(name: str, look: Look) -> list[str]:
-    """A way from the name back to it, found depth first; empty: there is none."""
-    seen: set[str] = set()
-    paths = [[name]]
-    while paths:
-        path = paths.pop()
-        for other in reversed((look(path[-1]) or ("", ()))[1]):
-            if other == name:
-                return [*path, other]
-            if other not in seen:
-                seen.add(other)
-                paths.append([*path, other])
-    return []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pippin_contract import reach
 from pippin_contract.endpoint import Endpoint
 from pippin_edge.errors import ModelNotFound
 from pippin_gateway import usage
@@ -22,7 +23,6 @@ from pippin_gateway.catalog.model import (
     Timeouts,
     assemble,
 )
-from pippin_gateway.catalog.objects import patterns
 from pippin_gateway.routing import retry
 from pippin_gateway.routing.balance import SHUN_SECONDS, Balance
 from pippin_gateway.routing.breaker import Breakers
@@ -42,7 +42,7 @@ def spec(name: str, namespace: str = "a", **more: Any) -> ModelSpec:
 
 
 def key(*globs: str, namespace: str = "a") -> ApiKey:
-    return ApiKey(namespace, "k", patterns(globs, namespace))
+    return ApiKey(namespace, "k", reach.globs(globs, namespace))
 
 
 def replica(n: int) -> Replica:
