@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from support.threaded import serving
+
 #: Answers a request by itself; True when it did.
 Fault = Callable[["Handler"], bool]
 
@@ -46,19 +48,14 @@ def files(
     server = _Server(("127.0.0.1", 0), Bound)
     server.daemon_threads = True
     server.block_on_close = False
-    state.url = f"http://127.0.0.1:{server.server_port}"
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-        state.url = state.url.replace("http", "https")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.slowly.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(server) as url:
+        state.url = url.replace("http", "https") if tls is not None else url
+        try:
+            yield state
+        finally:
+            state.slowly.set()
 
 
 class _Server(ThreadingHTTPServer):
