@@ -99,6 +99,8 @@ def lines(told: Told) -> Iterator[str]:
     yield f"Answer:    {told['status']} after {told['duration_ms']} ms" + (
         f", the first token after {told['ttft_ms']} ms" if told["ttft_ms"] else ""
     )
+    if told["waited_ms"]:
+        yield f"Waited:    {told['waited_ms']} ms for a replica of the model"
     if error:
         yield f"Error:     {error['code']}: {error['message']}".rstrip(": ")
     yield f"Key:       {told['key']} (id {told['key_id']})"

@@ -34,6 +34,7 @@ from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
 from .telemetry import Telemetry
 from .upstream.pool import Pool
+from .waiting import Waiting
 
 log = structlog.get_logger("pippin.gateway")
 
@@ -62,7 +63,7 @@ async def run(settings: Settings) -> int:
     stop_on_signals(stop)
     telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
     limits, ledger = _counting(settings)
-    cache = ResponseCache(time.monotonic)
+    cache, waiting = ResponseCache(time.monotonic), Waiting()
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
@@ -70,6 +71,7 @@ async def run(settings: Settings) -> int:
         ledger.retain(catalog.key_uids)
         cache.retain(frozenset(catalog.by_ref))
         telemetry.catalog_changed(catalog)
+        waiting.look(catalog)
 
     store = CatalogStore(changed)
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
@@ -85,6 +87,7 @@ async def run(settings: Settings) -> int:
             limits=limits,
             ledger=ledger,
             cache=cache,
+            waiting=waiting,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=writer if settings.config.access_log else None,

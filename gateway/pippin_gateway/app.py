@@ -37,6 +37,7 @@ from .telemetry import Telemetry
 from .upstream.client import Client
 from .upstream.guard import Ticker
 from .upstream.pool import Pool
+from .waiting import Waiting
 
 #: Paths whose JSON body names a model, and that go to its replicas.
 PROXIED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
@@ -56,6 +57,7 @@ class Parts:
     limits: Store
     ledger: Ledger
     cache: ResponseCache
+    waiting: Waiting
     admin: AdminToken
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
@@ -90,12 +92,14 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         tokens=parts.tokens,
         defaults=Budget(
             connect=config.connect_timeout_seconds,
+            queue=config.queue_timeout_seconds,
             first_token=config.first_token_timeout_seconds,
             stream_idle=config.stream_idle_timeout_seconds,
             total=config.total_timeout_seconds,
         ),
         cache=parts.cache,
         ledger=parts.ledger,
+        waiting=parts.waiting,
         admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
         clock=clock.monotonic,

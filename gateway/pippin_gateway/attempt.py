@@ -28,10 +28,11 @@ from .telemetry import Telemetry
 from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure, told
 from .upstream.guard import Ticker
+from .waiting import Waiting
 
 #: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
 _BROKEN = frozenset({500, 502, 504})
-_GOING = errors.NotReady("the gateway is going away: try again")
+GOING = errors.NotReady("the gateway is going away: try again")
 log = structlog.get_logger("pippin.proxy")
 
 
@@ -54,6 +55,7 @@ class Deps:
     admission: Admission
     cache: ResponseCache
     ledger: Ledger
+    waiting: Waiting
     telemetry: Telemetry
     clock: Callable[[], float]
 
@@ -139,7 +141,7 @@ class Attempts:
             late = guard.expired()
             if late is None:
                 if not guard.left:  # the time to drain is over
-                    await events.fail(_GOING, call.request_id)
+                    await events.fail(GOING, call.request_id)
                 raise
             broken = late
         except UpstreamFailure as failure:

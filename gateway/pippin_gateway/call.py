@@ -22,6 +22,7 @@ from .routing.timeouts import Deadlines
 from .upstream.client import Exchange
 from .upstream.failure import UpstreamFailure
 from .upstream.guard import Guard
+from .waiting import Early
 
 #: Headers of a client that a replica gets, beside those that are made here.
 FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
@@ -61,6 +62,8 @@ class Call:
     #: Events that went to the client.
     events: int = 0
     tried: set[str] = field(default_factory=set)
+    #: The client's side, since it waited for a replica as a stream.
+    early: Early | None = None
     #: Models that may still answer in its place.
     others: list[Model] = field(default_factory=list)
 
@@ -81,7 +84,7 @@ class Call:
         """
         if self.used is not None:
             return Took(*self.used, failed=self.failed)
-        if self.events or self.guard.left:
+        if self.events or (self.guard.left and self.tried):
             return Took(prompt_guess(), self.events, failed=self.failed)
         return Took(failed=self.failed)
 

@@ -46,6 +46,8 @@ class Trace:
     asked: str = ""
     #: What the client was told instead of an answer.
     said: str = ""
+    #: Seconds without a replica to ask.
+    waited: float = 0.0
     limits: list[tuple[Claim, Verdict]] = field(default_factory=list)
     hops: list[Hop] = field(default_factory=list)
     passed_over: list[Passed] = field(default_factory=list)
@@ -109,6 +111,7 @@ class Requests:
             "status": kept.status,
             "error": _error(fields.get("error"), trace.said),
             "duration_ms": _ms(kept.seconds),
+            "waited_ms": _ms(trace.waited) if trace.waited else None,
             "ttft_ms": fields.get("ttft_ms"),
             "tokens": {
                 name: fields.get(f"{name}_tokens") for name in ("prompt", "completion", "cached")

@@ -15,16 +15,20 @@ from pippin_edge import errors, json_body
 from pippin_edge.asgi import Receive, Scope, Send
 
 from . import usage
-from .attempt import Attempts, Deps
+from .attempt import GOING, Attempts, Deps
 from .cache import Recorder, digest, replay
 from .call import Call, require_json, sent
 from .catalog.model import ApiKey, CachePolicy, Model, Replica
 from .explain import Passed, Trace
 from .routing import affinity, fallback, retry
-from .routing.resolve import all_broken, nobody_ready, resolve
+from .routing.resolve import all_broken, may_come, nobody_ready, resolve, why_nobody
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines, budget
 from .upstream.failure import UpstreamFailure, told
+from .waiting import BEAT, Early
+
+#: Seconds, at most, before a replica that nobody could connect to is tried once more.
+SAME_AGAIN = 0.2
 
 log = structlog.get_logger("pippin.proxy")
 
@@ -77,9 +81,12 @@ class Proxy:
             try:
                 await self._guarded(call, send)
             except errors.ApiError as error:
-                error.extra_headers = [*error.extra_headers, *grant.headers]
                 call.failed = error.status >= 500
-                raise
+                if call.early is None or not call.early.begun:
+                    error.extra_headers = [*error.extra_headers, *grant.headers]
+                    raise
+                fields["error"], trace.said = error.code, error.message
+                await call.early.fail(error, call.request_id)
             finally:
                 self._over(call)
 
@@ -143,7 +150,7 @@ class Proxy:
             return
         recorder = Recorder(send, call.request_id)
         await self._answer(call, recorder)
-        if not call.failed and not call.trace.passed_over:
+        if not (call.failed or call.trace.passed_over or call.early):
             cache.put(name, model, policy, recorder)
 
     async def _answer(self, call: Call, send: Send) -> None:
@@ -203,6 +210,9 @@ class Proxy:
         attempt = 1
         while True:
             replica = self._pick(call)
+            if replica is None:
+                replica = await self._wait(call, send)
+                send = call.early or send
             try:
                 elsewhere = partial(self._may_ask_another, call, attempt)
                 await self._attempts.one(call, replica, elsewhere, send)
@@ -213,12 +223,12 @@ class Proxy:
                     raise told(failure) from failure
                 self._deps.telemetry.retries(call.model.ref, failure.kind).inc()
                 await self._pause(call)
+                call.model = call.renew()
                 attempt += 1
 
-    def _pick(self, call: Call) -> Replica:
-        """From the replicas as they are now. Raises errors.NotReady, ModelNotFound."""
-        if call.tried:
-            call.model = call.renew()
+    def _pick(self, call: Call) -> Replica | None:
+        """From the replicas as they are now; None: there is none, but one may come soon.
+        Raises errors.NotReady, ModelNotFound."""
         balance, model, now = self._deps.balance, call.model, self._deps.clock()
         replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker, call.beginning)
         if replica is not None:
@@ -226,13 +236,54 @@ class Proxy:
         if model.replicas:
             wait = balance.breakers.wait(model.replicas, model.spec.breaker, now)
             raise all_broken(model, wait)
-        raise nobody_ready(model)
+        if call.others or not may_come(model.spec):
+            raise nobody_ready(model)
+        return None
+
+    async def _wait(self, call: Call, send: Send) -> Replica:
+        """Until the model has a replica, for as long as it may take one to come. The client of a
+        stream hears that it waits. Raises errors.NotReady, ModelNotFound."""
+        deps, label = self._deps, (call.model.ref,)
+        began = deps.clock()
+        until = call.deadlines.replica(began)
+        if deps.waiting.full or until <= began:
+            raise nobody_ready(call.model)
+        if call.early is None and call.asked.get("stream") is True:
+            call.early = Early(send, call.grants[0].headers)
+        deps.telemetry.waiting.add(label)
+        try:
+            with _in_time(call):
+                return await self._come(call, until)
+        except asyncio.CancelledError:  # the client left, or the time to drain is over
+            if call.early is not None and call.early.begun and not call.guard.left:
+                await call.early.fail(GOING, call.request_id)
+            raise
+        finally:
+            deps.telemetry.waiting.add(label, -1)
+            call.trace.waited += deps.clock() - began
+
+    async def _come(self, call: Call, until: float) -> Replica:
+        clock, waiting = self._deps.clock, self._deps.waiting
+        while True:
+            await waiting.change(call.model.ref, min(BEAT, until - clock()))
+            call.model = call.renew()
+            replica = self._pick(call)
+            if replica is not None:
+                return replica
+            if clock() >= until:
+                raise nobody_ready(call.model)
+            if call.early is not None:
+                await call.early.comment(f"waiting for a replica: {why_nobody(call.model.spec)}")
 
     def _again(self, call: Call, failure: Failure, attempt: int) -> bool:
         """Whether there is another try: allowed, affordable, and somebody to ask."""
         if not retry.again(failure, attempt, call.model.spec.retries):
             return False
-        return self._another(call) and self._purse.spend()
+        if not self._another(call):
+            if not retry.never_asked(failure) or call.others:
+                return False
+            call.tried.clear()  # there is only this one, and it may be about to listen
+        return self._purse.spend()
 
     def _may_ask_another(self, call: Call, attempt: int) -> bool:
         policy = call.model.spec.retries
@@ -241,6 +292,8 @@ class Proxy:
     async def _pause(self, call: Call) -> None:
         """Before the next try; not the same for all that failed at one moment."""
         backoff = call.model.spec.retries.backoff
+        if not call.tried:
+            backoff = max(backoff, SAME_AGAIN)
         if not backoff:
             return
         with _in_time(call):

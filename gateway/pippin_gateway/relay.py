@@ -28,7 +28,8 @@ USAGE_BYTES = 1024
 EVENT_BYTES = 1024 * 1024
 
 _ENDS = (b"\n\n", b"\r\n\r\n")
-_EVENT_STREAM = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+#: Headers of every stream of events.
+EVENT_STREAM: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 def streams(exchange: Exchange) -> bool:
@@ -99,7 +100,7 @@ class Events:
 
     async def run(self, head: Headers, before_part: Callable[[], object]) -> None:
         """Pass all events on; raises UpstreamFailure when the stream breaks off."""
-        await _start(self._exchange, self._send, [*head, *_EVENT_STREAM])
+        await _start(self._exchange, self._send, [*head, *EVENT_STREAM])
         part = self._first
         while part:
             self._last = part

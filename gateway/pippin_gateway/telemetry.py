@@ -46,6 +46,13 @@ class Telemetry:
             ("model",),
             falls=True,
         )
+        self.waiting = metrics.Tally(
+            registry,
+            "pippin_gateway_requests_waiting",
+            "Requests that wait now for a model that has no ready replica.",
+            ("model",),
+            falls=True,
+        )
         self.retries = metrics.counter(
             registry,
             "pippin_gateway_retries",

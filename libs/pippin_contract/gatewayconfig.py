@@ -20,6 +20,8 @@ class GatewayConfig(Frozen):
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     max_media_bytes: int = Field(default=25 * 1024 * 1024, ge=1024)
     connect_timeout_seconds: float = Field(default=5, gt=0)
+    #: How long a request waits for a replica of a model that has none yet; 0: not at all.
+    queue_timeout_seconds: float = Field(default=30, ge=0)
     first_token_timeout_seconds: float = Field(default=30, gt=0)
     stream_idle_timeout_seconds: float = Field(default=120, gt=0)
     total_timeout_seconds: float = Field(default=300, gt=0)

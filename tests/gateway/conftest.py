@@ -27,6 +27,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     async with running_gateway(
         tmp_path,
         connect_timeout_seconds=0.5,
+        queue_timeout_seconds=0.5,
         first_token_timeout_seconds=0.5,
         stream_idle_timeout_seconds=0.5,
         total_timeout_seconds=3,

@@ -27,7 +27,8 @@ SOON = 2.0
 
 @pytest.fixture
 async def gateway(world: World, tmp_path: Path) -> AsyncIterator[Process]:
-    async with gateway_process(tmp_path, world.plane.kubeconfig) as process:
+    patience = {"queueTimeoutSeconds": 0}  # so that tests see who is ready
+    async with gateway_process(tmp_path, world.plane.kubeconfig, **patience) as process:
         await process.ready()
         yield process
 

@@ -31,6 +31,7 @@ from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
 from pippin_gateway.telemetry import Telemetry
 from pippin_gateway.upstream.pool import Pool
+from pippin_gateway.waiting import Waiting
 
 NAMESPACE = "team-a"
 
@@ -174,8 +175,10 @@ async def running_gateway(
         breakers.retain(catalog.replica_ids)
         ledger.retain(catalog.key_uids)
         telemetry.catalog_changed(catalog)
+        waiting.look(catalog)
 
     admin, cache = admin_token(directory), ResponseCache(clock.monotonic)
+    waiting = Waiting()
     store, signing, log = CatalogStore(changed, clock), signing_key(directory), list[bytes]()
     gateway = create_app(
         GatewayConfig(**config),
@@ -188,6 +191,7 @@ async def running_gateway(
             limits=LocalStore(MemoryStore(clock)),
             ledger=ledger,
             cache=cache,
+            waiting=waiting,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=log.append,

@@ -121,7 +121,7 @@ async def good(turn: Turn) -> None:
 
 
 @contextlib.asynccontextmanager
-async def upstream(script: Script = good) -> AsyncIterator[Upstream]:
+async def upstream(script: Script = good, port: int = 0) -> AsyncIterator[Upstream]:
     """A replica that plays `script` for every request."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -146,7 +146,7 @@ async def upstream(script: Script = good) -> AsyncIterator[Upstream]:
             tasks.discard(task)
             writer.transport.abort()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    server = await asyncio.start_server(accepted, "127.0.0.1", port)
     replica = Upstream(port=server.sockets[0].getsockname()[1])
     try:
         yield replica

@@ -82,7 +82,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
 
 @pytest.fixture
 async def small(tmp_path: Path) -> Any:
-    async with running_gateway(tmp_path, max_body_bytes=4096) as running:
+    async with running_gateway(tmp_path, max_body_bytes=4096, queue_timeout_seconds=0) as running:
         yield running
 
 

@@ -49,6 +49,7 @@ class Timeouts:
     """Seconds; None where the ModelDeployment says nothing."""
 
     connect: float | None = None
+    queue: float | None = None
     first_token: float | None = None
     request: float | None = None
     stream_idle: float | None = None

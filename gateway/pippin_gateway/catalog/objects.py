@@ -172,6 +172,7 @@ def _timeouts(raw: Raw) -> Timeouts:
         raise Malformed(f"spec.timeouts: {error}") from error
     return Timeouts(
         connect=found.get("connect"),
+        queue=found.get("queue"),
         first_token=found.get("firstToken"),
         request=found.get("request"),
         stream_idle=found.get("streamIdle"),

@@ -39,6 +39,8 @@ SILENCE_SECONDS = 90.0
 ANSWER_SECONDS = 15.0
 #: Seconds between two tries, growing from the first to the last.
 FIRST_PAUSE, LAST_PAUSE = 0.2, 3.0
+#: Seconds after which the end of a watch is nothing unusual.
+LASTED = 5.0
 
 _CUSTOM = f"/apis/{GROUP}/{VERSION}"
 _PATHS: dict[Kind, tuple[str, dict[str, str]]] = {
@@ -128,8 +130,7 @@ class Watch:
             try:
                 if not self._version:
                     await self._list()
-                await self._watch()
-                await asyncio.sleep(FIRST_PAUSE * random.uniform(0.5, 1))
+                await self._watch_once()
             except Gone:
                 log.info("watch.listing_again", kind=self._kind)
                 self._version = ""
@@ -152,6 +153,13 @@ class Watch:
             params["continue"] = more
         self._store.replace(self._kind, objects)
         self._version = page["metadata"]["resourceVersion"]
+
+    async def _watch_once(self) -> None:
+        """Goes on at once after one that lasted: what happens between two is known late."""
+        began = asyncio.get_running_loop().time()
+        await self._watch()
+        if asyncio.get_running_loop().time() - began < LASTED:
+            await asyncio.sleep(FIRST_PAUSE * random.uniform(0.5, 1))
 
     async def _watch(self) -> None:
         """From the last version seen until the connection ends."""

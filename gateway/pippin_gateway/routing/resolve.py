@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pippin_contract import reach
 from pippin_edge.errors import ModelNotFound, NotReady
 
-from ..catalog.model import ApiKey, Catalog, Model
+from ..catalog.model import ApiKey, Catalog, Model, ModelSpec
 
 #: Seconds after which it is worth asking again.
 SOON, LATER = 5, 30
@@ -95,17 +95,33 @@ def all_broken(model: Model, wait: int) -> NotReady:
     )
 
 
+#: Reasons of a model without replicas that pass by themselves, and soon.
+_PASSING = frozenset({"", "Loading", "RollingOut", "NoReadyReplicas", "ScaledToZero"})
+
+
+def may_come(spec: ModelSpec) -> bool:
+    """Whether a model that has no replica is about to get one."""
+    return not spec.suspended and spec.wanted > 0 and spec.reason in _PASSING
+
+
 def nobody_ready(model: Model) -> NotReady:
     """The answer when no replica is ready: why, and when to come back."""
     spec = model.spec
-    if spec.suspended:
-        why, after = "it is suspended: set spec.suspend to false", LATER
-    elif spec.wanted == 0:
-        why, after = "it is scaled to zero: set spec.replicas to at least 1", LATER
-    else:
-        why, after = _WHY.get(spec.reason, ("none has become ready yet", SOON))
+    after = _WHY.get(spec.reason, ("", SOON))[1]
+    if spec.suspended or spec.wanted == 0:
+        after = LATER
     return NotReady(
-        f"the model '{spec.served_name}' has no ready replica: {why}; try again in {after} s",
+        f"the model '{spec.served_name}' has no ready replica: {why_nobody(spec)};"
+        f" try again in {after} s",
         retry_after=after,
         code="no_ready_replicas",
     )
+
+
+def why_nobody(spec: ModelSpec) -> str:
+    """Why a model has no replica, in words."""
+    if spec.suspended:
+        return "it is suspended: set spec.suspend to false"
+    if spec.wanted == 0:
+        return "it is scaled to zero: set spec.replicas to at least 1"
+    return _WHY.get(spec.reason, ("none has become ready yet", SOON))[0]

@@ -45,6 +45,11 @@ def again(failure: Failure, attempt: int, policy: RetryPolicy) -> bool:
     return attempt < policy.attempts and failure in _ELSEWHERE
 
 
+def never_asked(failure: Failure) -> bool:
+    """Whether the replica cannot have seen the request, so that it may be asked once more."""
+    return failure is Failure.CONNECT
+
+
 class Purse:
     """Further tries cost; requests earn them. So retries stay a share of the traffic, and replicas
     that all fail are not asked twice as often as those that do not.

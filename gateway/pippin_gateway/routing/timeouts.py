@@ -11,9 +11,11 @@ from .retry import Failure
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Seconds. `request` is of answers in one piece; None: only the total counts."""
+    """Seconds. `queue`: for a replica to come. `request` is of answers in one piece; None: only
+    the total counts."""
 
     connect: float
+    queue: float
     first_token: float
     stream_idle: float
     total: float
@@ -26,6 +28,7 @@ def budget(asked: Timeouts, default: Budget) -> Budget:
         return default
     return Budget(
         connect=_or(asked.connect, default.connect),
+        queue=_or(asked.queue, default.queue),
         first_token=_or(asked.first_token, default.first_token),
         stream_idle=_or(asked.stream_idle, default.stream_idle),
         total=_or(asked.total, default.total),
@@ -45,6 +48,14 @@ class Deadlines:
         self._budget = budget
         self._end = began + budget.total
         self._streams = streams
+
+    def replica(self, now: float) -> float:
+        """Until when a replica may come. A stream, whose client hears that it still waits, has all
+        the time that is left but what its first token may take."""
+        due = now + self._budget.queue
+        if self._streams and self._budget.queue:
+            due = max(due, self._end - self._budget.first_token)
+        return min(due, self._end)
 
     def connect(self, now: float) -> tuple[float, Failure]:
         return self._first(now + self._budget.connect, Failure.CONNECT_TIMEOUT)

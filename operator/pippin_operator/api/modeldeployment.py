@@ -382,7 +382,9 @@ class Timeouts(KubeModel):
     )
 
     connect: Duration | None = Field(default=None, description="To connect to a replica.")
-    queue: Duration | None = Field(default=None, description="To wait for a free slot.")
+    queue: Duration | None = Field(
+        default=None, description="To wait for a free slot, and for a replica while there is none."
+    )
     first_token: Duration | None = Field(default=None, description="Until the first token.")
     request: Duration | None = Field(default=None, description="Of an answer in one piece.")
     stream_idle: Duration | None = Field(default=None, description="Between two tokens.")

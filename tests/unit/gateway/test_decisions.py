@@ -190,13 +190,13 @@ def test_a_gateway_that_was_quiet_has_a_few_tries_at_once_and_never_more() -> No
     assert sum(purse.spend() for _ in range(1000)) == retry.FULL
 
 
-DEFAULT = Budget(connect=5, first_token=30, stream_idle=120, total=300)
+DEFAULT = Budget(connect=5, queue=30, first_token=30, stream_idle=120, total=300)
 
 
 def test_the_models_times_go_before_the_gateways() -> None:
     assert budget(Timeouts(), DEFAULT) == DEFAULT
     mine = budget(Timeouts(first_token=2, total=9), DEFAULT)
-    assert mine == Budget(connect=5, first_token=2, stream_idle=120, total=9)
+    assert mine == Budget(connect=5, queue=30, first_token=2, stream_idle=120, total=9)
 
 
 def test_every_phase_ends_with_the_total_at_the_latest() -> None:
