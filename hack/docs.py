@@ -117,14 +117,15 @@ def crd_page(plural: str) -> str:
         out += [f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
         out += list(_field_rows(schema["properties"][part], ""))
         out.append("")
-    out += ["## Not honoured yet", ""]
-    out += [
-        "A field that is set and does nothing yet is named by the condition `SpecHonored=False`,"
-        " reason `FieldUnsupported`. These are:",
-        "",
-        *(f"- {field}" for field in NOT_YET[plural]),
-        "",
-    ]
+    if plural in NOT_YET:
+        out += ["## Not honoured yet", ""]
+        out += [
+            "A field that is set and does nothing yet is named by the condition"
+            " `SpecHonored=False`, reason `FieldUnsupported`. These are:",
+            "",
+            *(f"- {field}" for field in NOT_YET[plural]),
+            "",
+        ]
     out += ["## Rules", "", "The API server refuses an object that breaks one of them.", ""]
     out += [f"- {rule}" for rule in dict.fromkeys(_rules(schema))]
     return "\n".join(out).rstrip() + "\n"
@@ -264,7 +265,6 @@ NOT_YET = {
         "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
     ),
-    "apikeys": tuple(f"`{path}`" for path, _ in honored._KEY),
 }
 #: Given by the contract, not by the chart's values.
 GATEWAY_FIXED = {

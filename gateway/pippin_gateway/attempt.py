@@ -39,7 +39,7 @@ log = structlog.get_logger("pippin.proxy")
 class Tokens(Protocol):
     """Signs for a replica."""
 
-    def token(self, audience: str, key: str) -> str: ...
+    def token(self, audience: str, key: str, *, batch: bool) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Attempts:
         deps = self._deps
         call.tried.add(replica.id)
         call.fields["replica"] = replica.pod
-        token = deps.tokens.token(call.model.ref, call.key.ref)
+        token = deps.tokens.token(call.model.ref, call.key.ref, batch=call.key.batch)
         request = Request(call.request_head(replica, token), call.body, token)
         deps.balance.began(replica)
         began, outcome = deps.clock(), "cancelled"

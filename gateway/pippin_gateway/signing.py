@@ -24,11 +24,11 @@ class SigningKey:
     def ready(self) -> bool:
         return self._signer is not None
 
-    def token(self, audience: str, key: str) -> str:
+    def token(self, audience: str, key: str, *, batch: bool) -> str:
         """Raises errors.NotReady while there is no key."""
         if self._signer is None:
             raise NotReady("the gateway has no signing key yet: try again", retry_after=2)
-        return self._signer.token(audience, key)
+        return self._signer.token(audience, key, batch=batch)
 
     def _take(self, pem: bytes) -> None:
         self._signer = Signer(pem, self._clock.wall)

@@ -60,6 +60,8 @@ class Claims:
     audience: str
     key: str
     expires: float
+    #: Others go before it.
+    batch: bool = False
 
 
 class Signer:
@@ -69,11 +71,11 @@ class Signer:
         self._key = load_private(pem)
         self._now = now
         self._headers = {"kid": kid(self._key.public_key())}
-        self._cache: dict[tuple[str, str], tuple[str, float]] = {}
+        self._cache: dict[tuple[str, str, bool], tuple[str, float]] = {}
 
-    def token(self, audience: str, key: str) -> str:
-        now = self._now()
-        cached = self._cache.get((audience, key))
+    def token(self, audience: str, key: str, *, batch: bool = False) -> str:
+        now, name = self._now(), (audience, key, batch)
+        cached = self._cache.get(name)
         if cached is not None and now < cached[1]:
             return cached[0]
         if len(self._cache) >= MAX_CACHED:
@@ -85,9 +87,10 @@ class Signer:
             "iat": issued,
             "exp": issued + TOKEN_LIFETIME_SECONDS,
             "key": key,
+            "batch": batch,
         }
         token = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=self._headers)
-        self._cache[audience, key] = (token, now + TOKEN_LIFETIME_SECONDS / 2)
+        self._cache[name] = (token, now + TOKEN_LIFETIME_SECONDS / 2)
         return token
 
 
@@ -124,7 +127,12 @@ class Verifier:
                 # Time is the caller's `now`, checked by verify() and just below.
                 options=_OPTIONS,
             )
-            claims = Claims(audience=self._audience, key=str(raw["key"]), expires=float(raw["exp"]))
+            claims = Claims(
+                audience=self._audience,
+                key=str(raw["key"]),
+                expires=float(raw["exp"]),
+                batch=raw.get("batch") is True,
+            )
             if float(raw["iat"]) > now + LEEWAY:
                 raise Unauthenticated(_REFUSED)
         except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ from pippin_edge import errors, sse
 from pippin_edge.asgi import Message, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
 from pippin_edge.errors import ApiError
+from pippin_edge.tokens import Claims
 
-from .admission import Admission
+from .admission import NOBODY, Admission
 from .caller import Caller
 from .engines.base import (
     Delta,
@@ -36,6 +37,7 @@ from .engines.base import (
     PromptTooLong,
     Sampling,
 )
+from .fairness import Standing
 from .lifecycle import Lifecycle
 from .openai.answers import Choice, Chunks, Head, Usage, whole
 from .telemetry import Telemetry
@@ -47,6 +49,8 @@ T = TypeVar("T")
 #: Seconds after which someone who came while the model loads may look again.
 _LOADING_RETRY = 5
 _RETRY = 2
+#: What the access line says that counts as a key's share of the server.
+_COUNTED = ("prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,30 @@ class Kitchen:
     telemetry: Telemetry
     clock: Clock
 
+    @asynccontextmanager
+    async def place(self, scope: Scope) -> AsyncIterator[None]:
+        """Among those that are served, when it is the caller's turn. Raises Overloaded."""
+        async with self.admission.slot(_standing(state(scope).get("principal"))) as place:
+            self.telemetry.queue_wait.observe(place.waited)
+            line = state(scope).setdefault("log", {})
+            try:
+                yield
+            finally:
+                told = [line[name] for name in _COUNTED if name in line]
+                place.tokens = sum(told) if told else None
+
     def refuse_unless_ready(self) -> None:
         reason = self.lifecycle.not_ready()
         if reason is not None:
             loading = self.lifecycle.stage == "loading"
             raise errors.NotReady(reason, retry_after=_LOADING_RETRY if loading else _RETRY)
+
+
+def _standing(principal: object) -> Standing:
+    """Of the gateway's token, or of a key from a file."""
+    if isinstance(principal, Claims):
+        return Standing(principal.key, principal.batch)
+    return Standing(principal) if isinstance(principal, str) else NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +125,9 @@ class Answer(RunByServer):
         began: float = state(scope).get("began", kitchen.clock.monotonic())
         async with (
             Caller(scope) as caller,
-            kitchen.admission.slot() as waited,
+            kitchen.place(scope),
             AsyncExitStack() as stack,
         ):
-            kitchen.telemetry.queue_wait.observe(waited)
             served = [await stack.enter_async_context(c) for c in self._choices(began)]
             try:
                 await _together([choice.start() for choice in served])

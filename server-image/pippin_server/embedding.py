@@ -32,8 +32,7 @@ class EmbeddingAnswer(RunByServer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         telemetry = self.kitchen.telemetry
-        async with Caller(scope) as caller, self.kitchen.admission.slot() as waited:
-            telemetry.queue_wait.observe(waited)
+        async with Caller(scope) as caller, self.kitchen.place(scope):
             embedded = await self._embedded()
             telemetry.prompt_tokens.inc(embedded.tokens)
             line = state(scope).setdefault("log", {})

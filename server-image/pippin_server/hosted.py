@@ -53,8 +53,7 @@ class HostedAnswer(RunByServer):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kitchen = self.kitchen
         began: float = state(scope).get("began", kitchen.clock.monotonic())
-        async with Caller(scope) as caller, kitchen.admission.slot() as waited:
-            kitchen.telemetry.queue_wait.observe(waited)
+        async with Caller(scope) as caller, kitchen.place(scope):
             inbox = _Inbox(self.errand.body)
             caller.hand_over(inbox.leave)
             passage = _Passage(self.errand.request_id, caller, send, kitchen.clock)

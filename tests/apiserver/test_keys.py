@@ -125,7 +125,6 @@ async def test_a_key_that_is_old_enough_is_replaced_and_the_old_one_ends(
     assert [row["id"] for row in second["keys"]] == [second["keyId"], first["keyId"]]
     third = await phase(cluster, namespace, "Active")
     assert [row["id"] for row in third["keys"]] == [third["keyId"]]
-    assert cluster.condition("apikeys", namespace, "app", "SpecHonored")["status"] == "True"
     patch(cluster, namespace, {"enabled": False})
     await phase(cluster, namespace, "Disabled")
 
@@ -208,13 +207,3 @@ def write(cluster: Cluster, namespace: str, data: dict[str, str | None]) -> None
     }
     body = json.dumps({"data": encoded})
     cluster.plane.kubectl("-n", namespace, "patch", "secret/mine", "--type=merge", "-p", body)
-
-
-async def test_what_a_key_asks_in_vain_is_named(cluster: Cluster, namespace: str):
-    cluster.create("apikeys", key("app", namespace, priority="batch"))
-    honored = await eventually(
-        lambda: cluster.condition("apikeys", namespace, "app", "SpecHonored"),
-        until=lambda c: c.get("status") == "False",
-    )
-    assert "priority" in honored["message"]
-    await phase(cluster, namespace, "Active")

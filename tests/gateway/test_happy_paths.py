@@ -134,6 +134,17 @@ async def test_long_prompts_that_begin_alike_meet_at_one_replica(gateway: Runnin
         assert min(len(one.requests), len(two.requests)) == 2
 
 
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+async def test_the_replica_hears_whether_others_go_first(gateway: Running, priority: str) -> None:
+    gateway.store.put("apikeys", key_object(gateway.key, priority=priority))
+    async with upstream() as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        await http.post("/v1/chat/completions", json={"model": "qwen"})
+    token = replica.requests[0].headers["authorization"].removeprefix("Bearer ")
+    said = jwt.decode(token, options={"verify_signature": False})
+    assert said["batch"] is (priority == "batch")
+
+
 async def test_the_replica_gets_a_signed_token_and_nothing_else_of_the_client(
     gateway: Running,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pippin_contract.serverconfig import AuthConfig, PublicKey
 from pippin_edge import tokens
+from support.eventually import eventually
 from support.servers import Running, echo_config, serving, started
 
 AUDIENCE = "team-a/echo"
@@ -73,3 +75,29 @@ async def test_a_standalone_server_takes_the_keys_of_a_file(tmp_path: Path) -> N
         by_header = await server.post("/v1/chat/completions", HELLO, headers={"x-api-key": key})
         assert by_header.status_code == 200
         assert key not in server.access_lines + server.log
+
+
+async def test_a_persons_request_goes_before_the_batches_that_came_first(tmp_path: Path) -> None:
+    gateway, public = a_key()
+    auth = AuthConfig(mode="gateway", audience=AUDIENCE, public_keys=(public,))
+    slow = {"first_token_seconds": 0.3}
+    done: list[str] = []
+    async with serving(
+        tmp_path, echo_config(auth=auth, echo=slow, max_concurrency=1, max_queue=8)
+    ) as server:
+
+        async def ask(key: str, *, batch: bool) -> None:
+            assert await status(server, gateway.token(AUDIENCE, key, batch=batch)) == 200
+            done.append(key)
+
+        async def waiting() -> int:
+            shown = {"authorization": f"Bearer {gateway.token(AUDIENCE, 'x/y')}"}
+            async with server.client(headers=shown) as http:
+                return int((await http.get("/v1/queue/stats")).json()["pending_batch"])
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(ask(f"team-a/nightly-{number}", batch=True))
+            await eventually(waiting, until=lambda count: count == 3)
+            group.create_task(ask("team-a/person", batch=False))
+    assert done.index("team-a/person") <= 1

@@ -42,6 +42,8 @@ class ApiKey:
     uid: str = ""
     #: Which of its keys was shown; not a secret.
     key_id: str = ""
+    #: Others' requests go first.
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
         models=reach.globs(filter(_is_text, spec.get("models") or ()), namespace),
         limits=_limits(spec, Kind),
         ref=f"{namespace}/{name}",
+        batch=spec.get("priority") == "batch",
     )
     expires = unix(spec.get("expiresAt"))
     rows = {}

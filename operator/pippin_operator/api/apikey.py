@@ -108,7 +108,8 @@ class APIKeySpec(KubeModel):
         description="Deny: requests never leave the cluster, not by fallback either.",
     )
     priority: Literal["interactive", "batch"] = Field(
-        default="interactive", description="Who goes first when a model is busy."
+        default="interactive",
+        description="Who goes first when a model is busy: requests of batch keys wait for others.",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .apikey import APIKeySpec
 from .modeldeployment import ModelDeploymentSpec, PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
@@ -68,16 +67,7 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("auth.required", lambda s: s.auth and not s.auth.required),
 )
 
-_KEY: tuple[tuple[str, Callable[[APIKeySpec], object]], ...] = (
-    ("priority", lambda s: s.priority != "interactive"),
-)
-
 
 def unsupported_by_model(spec: ModelDeploymentSpec) -> tuple[str, ...]:
     """Paths below spec that are set and do nothing yet."""
     return blocking(spec) + tuple(path for path, is_set in _MODEL if is_set(spec))
-
-
-def unsupported_by_key(spec: APIKeySpec) -> tuple[str, ...]:
-    """Paths below spec that are set and do nothing yet."""
-    return tuple(path for path, is_set in _KEY if is_set(spec))

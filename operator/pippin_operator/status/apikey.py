@@ -10,7 +10,6 @@ from typing import Any
 from pippin_contract import wire
 
 from ..api.apikey import APIKeySpec
-from ..api.honored import unsupported_by_key
 from ..keychain import Earlier, moment, stamp
 from .conditions import Verdict, laid_over, no, yes
 from .pods import Trouble
@@ -92,7 +91,7 @@ def _verdicts(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> tuple[Ve
         if isinstance(held, Held)
         else no("SecretReady", held.reason, held.message)
     )
-    return (_ready(spec, held, now), yes("SpecValid", "Valid"), _honored(spec), secret)
+    return (_ready(spec, held, now), yes("SpecValid", "Valid"), secret)
 
 
 def _ready(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> Verdict:
@@ -107,17 +106,6 @@ def _ready(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> Verdict:
         words = f"the newest key is {held.key_id}; earlier ones are good until {last} at most"
         return yes("Ready", "Rotating", words)
     return yes("Ready", "Active")
-
-
-def _honored(spec: APIKeySpec) -> Verdict:
-    fields = unsupported_by_key(spec)
-    if not fields:
-        return yes("SpecHonored", "AllFieldsHonored")
-    return no(
-        "SpecHonored",
-        "FieldUnsupported",
-        f"not acted upon in this version: {', '.join(fields)}",
-    )
 
 
 def _phase(spec: APIKeySpec, held: Held | Trouble, now: datetime) -> str:

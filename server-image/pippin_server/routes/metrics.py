@@ -39,6 +39,7 @@ def router(admission: Admission, lifecycle: Lifecycle, telemetry: Telemetry) -> 
         found = {
             "active": admission.active,
             "pending": admission.pending,
+            "pending_batch": admission.pending_batch,
             "max_concurrency": admission.max_concurrency,
             "max_queue": admission.max_queue,
             "draining": admission.draining,

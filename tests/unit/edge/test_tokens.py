@@ -25,6 +25,13 @@ def signed(audience: str = "team-a/qwen", key: str = "team-a/app", now: float = 
 def test_the_verifier_reads_what_the_signer_wrote() -> None:
     claims = Verifier(PUBLIC, "team-a/qwen").verify(signed(), NOW)
     assert (claims.audience, claims.key, claims.expires) == ("team-a/qwen", "team-a/app", NOW + 60)
+    assert not claims.batch
+
+
+def test_a_batch_keys_token_says_so() -> None:
+    signer, verifier = Signer(PEM, lambda: NOW), Verifier(PUBLIC, "a/b")
+    assert verifier.verify(signer.token("a/b", "k", batch=True), NOW).batch
+    assert not verifier.verify(signer.token("a/b", "k"), NOW).batch
 
 
 def test_a_token_is_made_again_only_at_half_its_life() -> None:

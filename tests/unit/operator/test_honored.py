@@ -2,8 +2,7 @@
 
 import pytest
 
-from pippin_operator.api.apikey import APIKeySpec
-from pippin_operator.api.honored import engine, unsupported_by_key, unsupported_by_model
+from pippin_operator.api.honored import engine, unsupported_by_model
 from support.models import a_spec
 
 REPORTED = [
@@ -56,26 +55,6 @@ def test_a_field_without_effect_is_reported(spec, field):
 @pytest.mark.parametrize("spec", HONORED)
 def test_a_field_with_effect_is_not(spec):
     assert unsupported_by_model(a_spec(**spec)) == ()
-
-
-@pytest.mark.parametrize(
-    ("spec", "field"),
-    [
-        ({"priority": "batch"}, "priority"),
-    ],
-)
-def test_a_field_of_a_key_without_effect_is_reported(spec, field):
-    assert unsupported_by_key(APIKeySpec.model_validate(spec)) == (field,)
-
-
-def test_a_plain_key_is_honored():
-    limits = {"rpm": 1, "tpm": 1, "concurrency": 1, "tokensPerDay": 1}
-    spec = {
-        "models": ["qwen-*", "team-b/embed"],
-        "limits": limits,
-        "expiresAt": "2030-01-01T00:00:00Z",
-    }
-    assert unsupported_by_key(APIKeySpec.model_validate(spec)) == ()
 
 
 @pytest.mark.parametrize(

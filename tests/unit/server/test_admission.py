@@ -8,7 +8,10 @@ import time
 import pytest
 
 from pippin_edge.errors import NotReady, Overloaded
-from pippin_server.admission import Admission
+from pippin_server.admission import NOBODY, Admission
+from pippin_server.fairness import Standing
+
+BATCH = Standing("nightly", batch=True)
 
 
 def an_admission(*, places: int = 1, queue: int = 1, timeout: float = 5) -> Admission:
@@ -20,13 +23,13 @@ def an_admission(*, places: int = 1, queue: int = 1, timeout: float = 5) -> Admi
 class Guest:
     """Holds a slot until told to leave."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, standing: Standing = NOBODY) -> None:
         self.entered = asyncio.Event()
         self.leave = asyncio.Event()
-        self.task = asyncio.create_task(self._stay(admission))
+        self.task = asyncio.create_task(self._stay(admission, standing))
 
-    async def _stay(self, admission: Admission) -> None:
-        async with admission.slot():
+    async def _stay(self, admission: Admission, standing: Standing) -> None:
+        async with admission.slot(standing):
             self.entered.set()
             await self.leave.wait()
 
@@ -114,3 +117,66 @@ async def test_a_drain_gives_up_in_time() -> None:
     assert await admission.drain(0.01) is False
     running.leave.set()
     await running.task
+
+
+async def test_an_interactive_request_comes_in_before_batches_that_wait() -> None:
+    admission = an_admission(queue=9)
+    running, *batches = [Guest(admission), Guest(admission, BATCH), Guest(admission, BATCH)]
+    await settled()
+    late = Guest(admission, Standing("person"))
+    await settled()
+    assert admission.pending_batch == 2
+    running.leave.set()
+    await settled()
+    assert late.entered.is_set() and not any(batch.entered.is_set() for batch in batches)
+    late.leave.set()
+    await settled()
+    assert batches[0].entered.is_set() and not batches[1].entered.is_set()
+    for batch in batches:
+        batch.leave.set()
+    await asyncio.gather(*(one.task for one in (running, late, *batches)))
+
+
+async def test_batches_leave_a_place_for_others() -> None:
+    admission = an_admission(places=2, queue=9)
+    batches = [Guest(admission, BATCH) for _ in range(3)]
+    await settled()
+    assert (admission.active, admission.pending_batch) == (1, 2)
+    person = Guest(admission, Standing("person"))
+    await settled()
+    assert person.entered.is_set()
+    for one in (person, *batches):
+        one.leave.set()
+    await asyncio.gather(*(one.task for one in (person, *batches)))
+    assert (admission.active, admission.pending) == (0, 0)
+
+
+async def test_a_queue_full_of_batches_takes_an_interactive_request_for_the_last_of_them() -> None:
+    admission = an_admission(queue=2)
+    running = Guest(admission)
+    await settled()
+    batches = [Guest(admission, BATCH), Guest(admission, BATCH)]
+    await settled()
+    person = Guest(admission, Standing("person"))
+    await settled()
+    with pytest.raises(Overloaded):
+        await batches[1].task
+    with pytest.raises(Overloaded):
+        await Guest(admission, BATCH).task
+    for one in (running, person, batches[0]):
+        one.leave.set()
+        await settled()
+    await asyncio.gather(running.task, person.task, batches[0].task)
+
+
+async def test_tokens_decide_who_of_two_keys_comes_in_next() -> None:
+    admission = an_admission(queue=9)
+    async with admission.slot(Standing("heavy")) as place:
+        guests = {key: Guest(admission, Standing(key)) for key in ("heavy", "light")}
+        await settled()
+        place.tokens = 5000
+    await settled()
+    assert guests["light"].entered.is_set() and not guests["heavy"].entered.is_set()
+    for guest in guests.values():
+        guest.leave.set()
+    await asyncio.gather(*(guest.task for guest in guests.values()))
