@@ -1,6 +1,6 @@
 # The menu. Every line calls a script in hack/, which may just as well be called by hand.
 .DEFAULT_GOAL := help
-.PHONY: help venv lint fmt unit node test test-vllm e2e bench demo demo-down images kind kind-down e2e-kind \
+.PHONY: help venv lint fmt unit node test test-vllm e2e bench soak demo demo-down images kind kind-down e2e-kind \
   generate verify clean
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\) *:.*## \([^\]*\)$$/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,6 +17,7 @@ kind:      ; @hack/kind/up.sh    ## a kind cluster with the images in it; stays 
 kind-down: ; @hack/kind/down.sh  ## remove the kind cluster, and the Docker if it is its own
 e2e-kind:  ; @hack/kind/e2e.sh   ## the whole product on that kind cluster
 bench:     ; @hack/bench.sh      ## speed, against the goals
+soak:      ; @hack/soak.sh       ## ten minutes of traffic while replicas and Redis are killed
 lint:      ; @hack/lint.sh       ## everything that judges the sources without running them
 fmt:       ; @hack/fmt.sh        ## bring the sources into shape
 generate:  ; @hack/generate.sh   ## write CRDs, chart tables and reference pages from their sources
