@@ -8,4 +8,4 @@ set -euo pipefail
 cd "$ROOT"
 hack/venv.sh
 hack/tools/build.sh >/dev/null
-PIPPIN_SOAK_SECONDS=${1:-600} "$VENV/bin/python" -m pytest -s tests/gateway/test_soak.py
+PIPPIN_SOAK_SECONDS=${1:-600} "$VENV/bin/python" -m pytest -s --timeout=0 tests/gateway/test_soak.py
