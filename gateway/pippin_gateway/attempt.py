@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from pippin_edge import errors
+from pippin_edge import errors, sse
 from pippin_edge.asgi import Send
 
 from . import relay, usage
@@ -19,6 +19,7 @@ from .catalog.model import Catalog, Model, Replica
 from .explain import Hop
 from .ledger.ledger import Ledger
 from .limiting.admission import Admission
+from .resume import Continuation
 from .routing import retry
 from .routing.balance import Balance
 from .routing.breaker import trips
@@ -28,7 +29,7 @@ from .telemetry import Telemetry
 from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure, told
 from .upstream.guard import Ticker
-from .waiting import Waiting
+from .waiting import BEAT, Waiting
 
 #: Answers that say that the replica is broken. 503 is not among them: it drains, or is full.
 _BROKEN = frozenset({500, 502, 504})
@@ -93,7 +94,7 @@ class Attempts:
             if exchange.status in _BROKEN:
                 self._count_against(call, replica)
             if relay.streams(exchange):
-                ended_well = await self._stream(call, exchange, send)
+                ended_well = await self._stream(call, exchange, elsewhere, send)
             else:
                 ended_well = await self._whole(call, exchange, send)
             if ended_well:
@@ -123,14 +124,18 @@ class Attempts:
         call.used = usage.find(await relay.whole(exchange, send, call.answer_head(exchange)))
         return exchange.status < 500
 
-    async def _stream(self, call: Call, exchange: Exchange, send: Send) -> bool:
-        """Whether the stream came to its end."""
+    async def _stream(
+        self, call: Call, exchange: Exchange, elsewhere: Callable[[], bool], send: Send
+    ) -> bool:
+        """Whether the stream came to its end. Raises UpstreamFailure when another may tell the
+        rest."""
         deps, guard = self._deps, call.guard
         events = relay.Events(exchange, send, lambda part: self._shown(call, part))
         await events.begin()
-        waited = deps.clock() - call.began
-        deps.telemetry.first_token.observe((call.model.ref,), waited)
-        call.fields["ttft_ms"] = round(waited * 1000, 2)
+        if call.rest is None:
+            waited = deps.clock() - call.began
+            deps.telemetry.first_token.observe((call.model.ref,), waited)
+            call.fields["ttft_ms"] = round(waited * 1000, 2)
         guard.until(call.deadlines.next_part(deps.clock()))
         try:
             await events.run(
@@ -148,9 +153,21 @@ class Attempts:
             broken = failure
         else:
             return True
+        if self._resumes(call, broken) and elsewhere():
+            call.keep_open(send)
+            call.spoke_at = deps.clock()
+            broken.resumable = True
+            raise broken
         self._blame(call, exchange.replica, broken)
         await self._break_off(call, events, broken)
         return False
+
+    def _resumes(self, call: Call, broken: UpstreamFailure) -> bool:
+        """Whether the rest of the stream can be told by another; then it is ready to."""
+        if call.told is None or not retry.may_resume(broken.kind):
+            return False
+        call.rest = Continuation(call.told)
+        return call.told.usable
 
     async def _break_off(self, call: Call, events: relay.Events, failure: UpstreamFailure) -> None:
         """Trouble after the first byte: one last event, no [DONE], no retry."""
@@ -185,8 +202,20 @@ class Attempts:
     def _count(self, model: Model, failure: UpstreamFailure) -> None:
         self._deps.telemetry.upstream_errors(model.ref, failure.kind).inc()
 
+    def _sign_of_life(self, call: Call) -> bytes:
+        """While nothing new comes."""
+        now = self._deps.clock()
+        if now < call.spoke_at + BEAT:
+            return b""
+        call.spoke_at = now
+        return sse.comment("going on at another replica")
+
     def _shown(self, call: Call, part: bytes) -> bytes:
         """What the client gets of some events."""
         call.used = usage.find(part) or call.used
+        if call.rest is not None:
+            part = call.rest.rest(part) or self._sign_of_life(call)
+        if call.told is not None:
+            call.told.add(part)
         call.events += part.count(b"\n\n")
         return usage.hide(part) if call.hide_usage else part

@@ -39,14 +39,14 @@ class Stored(NamedTuple):
 
 def digest(path: str, asked: dict[str, Any], key: ApiKey, model: Model) -> bytes | None:
     """What equal requests have in common; None: asked twice, it may have two answers."""
-    if not (path.endswith("/embeddings") or _has_one_answer(asked)):
+    if not (path.endswith("/embeddings") or has_one_answer(asked)):
         return None
     said = {name: value for name, value in asked.items() if name not in _IDLE}
     whole = [key.namespace, model.ref, path, said]
     return sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def _has_one_answer(asked: dict[str, Any]) -> bool:
+def has_one_answer(asked: dict[str, Any]) -> bool:
     """Greedy, or with chance that is given."""
     temperature, seed = asked.get("temperature"), asked.get("seed")
     return (temperature == 0 and temperature is not False) or isinstance(seed, int)

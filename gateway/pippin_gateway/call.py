@@ -10,13 +10,14 @@ import orjson
 
 from pippin_contract.wire import FALLBACK_HEADER, REQUEST_ID_HEADER, SERVED_BY_HEADER
 from pippin_edge import errors
-from pippin_edge.asgi import Headers, Scope, header
+from pippin_edge.asgi import Headers, Scope, Send, header
 
 from . import relay, usage
 from .catalog.model import ApiKey, Model, Replica
 from .explain import Trace
 from .ledger.book import Took
 from .limiting.admission import Grant, key_owner, model_owner
+from .resume import Continuation, Told
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines
 from .upstream.client import Exchange
@@ -64,8 +65,24 @@ class Call:
     tried: set[str] = field(default_factory=set)
     #: The client's side, since it waited for a replica as a stream.
     early: Early | None = None
+    #: What a stream with one answer has told, and how another replica tells the rest of it.
+    told: Told | None = None
+    rest: Continuation | None = None
+    #: When the client last heard of it, while another replica comes to where one ended.
+    spoke_at: float = 0.0
     #: Models that may still answer in its place.
     others: list[Model] = field(default_factory=list)
+
+    def keep_open(self, send: Send) -> None:
+        """The client has a part of a stream: what comes now goes on with it."""
+        if self.early is None:
+            self.early = Early(send, [])
+        self.early.begun = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has been told a status, though there is more to come."""
+        return self.early is not None and self.early.begun
 
     @property
     def request_id(self) -> str:

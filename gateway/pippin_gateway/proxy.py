@@ -16,10 +16,11 @@ from pippin_edge.asgi import Receive, Scope, Send
 
 from . import usage
 from .attempt import GOING, Attempts, Deps
-from .cache import Recorder, digest, replay
+from .cache import Recorder, digest, has_one_answer, replay
 from .call import Call, require_json, sent
 from .catalog.model import ApiKey, CachePolicy, Model, Replica
 from .explain import Passed, Trace
+from .resume import Told
 from .routing import affinity, fallback, retry
 from .routing.resolve import all_broken, may_come, nobody_ready, resolve, why_nobody
 from .routing.retry import Failure
@@ -77,6 +78,7 @@ class Proxy:
                 trace=trace,
                 beginning=affinity.prefix(key.ref, received),
                 hide_usage=hide_usage,
+                told=Told() if asked.get("stream") is True and has_one_answer(asked) else None,
             )
             try:
                 await self._guarded(call, send)
@@ -85,7 +87,7 @@ class Proxy:
                 if call.early is None or not call.early.begun:
                     error.extra_headers = [*error.extra_headers, *grant.headers]
                     raise
-                fields["error"], trace.said = error.code, error.message
+                fields["error"], trace.said = _reason(error), error.message
                 await call.early.fail(error, call.request_id)
             finally:
                 self._over(call)
@@ -164,7 +166,7 @@ class Proxy:
                 return
             except errors.ApiError as error:
                 why = _reason(error)
-                if not call.others or not fallback.helps(error.status, why):
+                if not call.others or call.begun or not fallback.helps(error.status, why):
                     if first is None:
                         raise
                     raise first from error
@@ -212,14 +214,13 @@ class Proxy:
             replica = self._pick(call)
             if replica is None:
                 replica = await self._wait(call, send)
-                send = call.early or send
             try:
                 elsewhere = partial(self._may_ask_another, call, attempt)
-                await self._attempts.one(call, replica, elsewhere, send)
+                await self._attempts.one(call, replica, elsewhere, call.early or send)
                 return
             except UpstreamFailure as failure:
                 self._attempts.failed(call, replica, failure)
-                if not self._again(call, failure.kind, attempt):
+                if not self._again(call, failure, attempt):
                     raise told(failure) from failure
                 self._deps.telemetry.retries(call.model.ref, failure.kind).inc()
                 await self._pause(call)
@@ -275,12 +276,13 @@ class Proxy:
             if call.early is not None:
                 await call.early.comment(f"waiting for a replica: {why_nobody(call.model.spec)}")
 
-    def _again(self, call: Call, failure: Failure, attempt: int) -> bool:
+    def _again(self, call: Call, failure: UpstreamFailure, attempt: int) -> bool:
         """Whether there is another try: allowed, affordable, and somebody to ask."""
-        if not retry.again(failure, attempt, call.model.spec.retries):
+        kind = Failure.UNAVAILABLE if failure.resumable else failure.kind
+        if not retry.again(kind, attempt, call.model.spec.retries):
             return False
         if not self._another(call):
-            if not retry.never_asked(failure) or call.others:
+            if not retry.never_asked(kind) or call.others:
                 return False
             call.tried.clear()  # there is only this one, and it may be about to listen
         return self._purse.spend()

@@ -33,6 +33,7 @@ class Failure(StrEnum):
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     CUT = "cut"
+    DIVERGED = "diverged"
 
 
 _ELSEWHERE = frozenset(
@@ -43,6 +44,11 @@ _ELSEWHERE = frozenset(
 def again(failure: Failure, attempt: int, policy: RetryPolicy) -> bool:
     """Whether attempt number `attempt` (from 1) may be followed by another."""
     return attempt < policy.attempts and failure in _ELSEWHERE
+
+
+def may_resume(failure: Failure) -> bool:
+    """Whether a stream that broke off like this may go on at another replica."""
+    return failure not in (Failure.TOTAL_TIMEOUT, Failure.DIVERGED)
 
 
 def never_asked(failure: Failure) -> bool:

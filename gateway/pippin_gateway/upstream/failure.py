@@ -22,6 +22,8 @@ class UpstreamFailure(Exception):
     def __init__(self, kind: Failure, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else str(kind))
         self.kind = kind
+        #: The client has a part of the answer, and another replica may tell the rest.
+        self.resumable = False
 
 
 def told(failure: UpstreamFailure) -> errors.ApiError:
@@ -33,6 +35,10 @@ def told(failure: UpstreamFailure) -> errors.ApiError:
         return errors.Overloaded("the model's server is full or going: try again", retry_after=1)
     if failure.kind is Failure.SERVER_ERROR:
         return errors.UpstreamFailed("the model's server failed on this request: try again")
+    if failure.kind is Failure.DIVERGED:
+        return errors.UpstreamFailed(
+            "the model's server ended, and another one would have answered otherwise: try again"
+        )
     if failure.kind is Failure.CUT:
         return errors.UpstreamFailed("the model's server broke off its answer: try again")
     if failure.kind in (Failure.CONNECT, Failure.RESET):
