@@ -71,7 +71,9 @@ async def test_faults_are_not_seen_beyond_the_streams_of_a_killed_replica(
         over.set()
     await eventually(lambda: _at_rest(gateways), within=20)
     after = [held(process) for process in gateways]
-    _tell(tally, warm.result(), after)
+    print("\n" + tally.told())
+    for one, two in zip(warm.result(), after, strict=True):
+        print(f"a gateway: {one}, at the end {two}")
 
     assert tally.unexplained() == []
     assert len(tally.cut) <= LANES * len(tally.kills)
@@ -100,9 +102,3 @@ async def _at_rest(gateways: list[Process]) -> bool:
             if line.startswith(BUSY) and not line.endswith(" 0.0"):
                 return False
     return True
-
-
-def _tell(tally: object, before: list[Held], after: list[Held]) -> None:
-    print(tally)
-    for one, two in zip(before, after, strict=True):
-        print(f"gateway: {one.resident >> 20} MiB, {one.files} files; at the end {two}")
