@@ -33,6 +33,7 @@ from .routing.breaker import Breakers
 from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
 from .telemetry import Telemetry
+from .tracing.exporter import Exporter
 from .upstream.pool import Pool
 from .waiting import Waiting
 
@@ -74,6 +75,8 @@ async def run(settings: Settings) -> int:
         waiting.look(catalog)
 
     store = CatalogStore(changed)
+    traces = settings.config.traces_url
+    exporter = Exporter(traces, telemetry.traces_dropped.inc) if traces else None
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
     writer = LineWriter(_stdout)
     gateway = create_app(
@@ -88,6 +91,7 @@ async def run(settings: Settings) -> int:
             ledger=ledger,
             cache=cache,
             waiting=waiting,
+            exporter=exporter,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=writer if settings.config.access_log else None,
@@ -102,10 +106,14 @@ async def run(settings: Settings) -> int:
     _settle_memory()
     drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
     files = signing.file.follow(), admin.file.follow()
-    work = watch_all(cluster, store), limits.run(), ledger.run()
+    work = [watch_all(cluster, store), limits.run(), ledger.run()]
+    if exporter is not None:
+        work.append(exporter.run())
     async with _background(*files, *work):
         await serve(gateway.app, listener, stop, drain)
         await ledger.close()
+    if exporter is not None:
+        await exporter.close()
     pool.close()
     await writer.close()
     log.info("gateway.stopped")

@@ -34,6 +34,7 @@ from .routing.balance import Balance
 from .routing.breaker import Breakers
 from .routing.timeouts import Budget
 from .telemetry import Telemetry
+from .tracing.exporter import Exporter
 from .upstream.client import Client
 from .upstream.guard import Ticker
 from .upstream.pool import Pool
@@ -58,6 +59,8 @@ class Parts:
     ledger: Ledger
     cache: ResponseCache
     waiting: Waiting
+    #: Where traces go, if anywhere.
+    exporter: Exporter | None
     admin: AdminToken
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
@@ -102,6 +105,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         waiting=parts.waiting,
         admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
+        traced=config.traces_share if parts.exporter is not None else None,
         clock=clock.monotonic,
     )
     telemetry.response_cache_bytes.set_function(lambda: parts.cache.held)
@@ -120,6 +124,8 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     def observe(scope: Scope, status: int, seconds: float) -> None:
         telemetry.observe(scope, status, seconds)
         requests.keep(scope, status, seconds)
+        if parts.exporter is not None:
+            parts.exporter.note(scope, status, seconds)
 
     app = AccessLog(
         app,

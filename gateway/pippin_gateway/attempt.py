@@ -26,6 +26,7 @@ from .routing.breaker import trips
 from .routing.retry import Failure
 from .routing.timeouts import Budget
 from .telemetry import Telemetry
+from .traceparent import new_span
 from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure, told
 from .upstream.guard import Ticker
@@ -58,6 +59,8 @@ class Deps:
     ledger: Ledger
     waiting: Waiting
     telemetry: Telemetry
+    #: Whose traces are recorded, of those that begin here: a share from 0 to 1; None: nobody's.
+    traced: float | None
     clock: Callable[[], float]
 
 
@@ -78,7 +81,8 @@ class Attempts:
         call.tried.add(replica.id)
         call.fields["replica"] = replica.pod
         token = deps.tokens.token(call.model.ref, call.key.ref, batch=call.key.batch)
-        request = Request(call.request_head(replica, token), call.body, token)
+        span = new_span() if call.trace.context is not None else ""
+        request = Request(call.request_head(replica, token, span), call.body, token)
         deps.balance.began(replica)
         began, outcome = deps.clock(), "cancelled"
         exchange: Exchange | None = None
@@ -114,7 +118,7 @@ class Attempts:
             self._blame(call, replica, failure)
             raise
         finally:
-            call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome))
+            call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome, span))
             deps.balance.ended(replica)
             if exchange is not None:
                 exchange.close()

@@ -30,6 +30,7 @@ FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
 
 _SERVED_BY = SERVED_BY_HEADER.encode()
 _FALLBACK = FALLBACK_HEADER.encode()
+_TRACEPARENT = b"traceparent"
 
 
 @dataclass(slots=True)
@@ -112,7 +113,7 @@ class Call:
         for grant in self.grants:
             grant.settle(of)
 
-    def request_head(self, replica: Replica, token: str) -> bytes:
+    def request_head(self, replica: Replica, token: str, span: str) -> bytes:
         """The request line and headers: nothing of the client's that is not on the list."""
         head = (
             f"POST {self.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
@@ -120,8 +121,10 @@ class Call:
             f"content-length: {len(self.body)}\r\n{REQUEST_ID_HEADER}: {self.request_id}\r\n"
         ).encode()
         for name, value in self.scope["headers"]:
-            if name in FORWARDED:
+            if name in FORWARDED and not (span and name == _TRACEPARENT):
                 head += name + b": " + value + b"\r\n"
+        if self.trace.context is not None:
+            head += _TRACEPARENT + b": " + self.trace.context.header(span) + b"\r\n"
         return head + b"\r\n"
 
     def answer_head(self, exchange: Exchange) -> Headers:

@@ -15,6 +15,8 @@ from pippin_edge.asgi import Scope
 from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.limits.claims import Claim, Verdict
 
+from .traceparent import Context
+
 #: Requests that are remembered, and hops of each.
 REMEMBERED, MOST_HOPS = 2000, 32
 #: What a client may have asked for as a model is its own text.
@@ -29,6 +31,8 @@ class Hop(NamedTuple):
     began: float
     ended: float
     outcome: str
+    #: Its id in the request's trace.
+    span: str = ""
 
 
 class Passed(NamedTuple):
@@ -48,6 +52,10 @@ class Trace:
     said: str = ""
     #: Seconds without a replica to ask.
     waited: float = 0.0
+    #: When limits were asked, and when they had answered.
+    limits_took: tuple[float, float] | None = None
+    #: None: nobody collects traces.
+    context: Context | None = None
     limits: list[tuple[Claim, Verdict]] = field(default_factory=list)
     hops: list[Hop] = field(default_factory=list)
     passed_over: list[Passed] = field(default_factory=list)

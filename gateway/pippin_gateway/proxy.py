@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from pippin_edge import errors, json_body
-from pippin_edge.asgi import Receive, Scope, Send
+from pippin_edge.asgi import Receive, Scope, Send, header
 
 from . import usage
 from .attempt import GOING, Attempts, Deps
@@ -25,6 +25,7 @@ from .routing import affinity, fallback, retry
 from .routing.resolve import all_broken, may_come, nobody_ready, resolve, why_nobody
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines, budget
+from .traceparent import begin
 from .upstream.failure import UpstreamFailure, told
 from .waiting import BEAT, Early
 
@@ -46,6 +47,8 @@ class Proxy:
         deps = self._deps
         began = deps.clock()
         trace = scope["state"]["trace"] = Trace(began)
+        if deps.traced is not None:
+            trace.context = begin(header(scope["headers"], b"traceparent"), deps.traced)
         try:
             await self._take(scope, receive, send, trace)
         except errors.ApiError as error:
@@ -64,7 +67,9 @@ class Proxy:
         fields["key_id"] = key.key_id
         model = resolve(deps.catalog(), key, name)
         fields["model"] = model.ref
+        asked_at = deps.clock()
         grant = await deps.admission.admit(key, model, asked, received, trace.limited)
+        trace.limits_took = asked_at, deps.clock()
         body, hide_usage = usage.ask(sent(received, asked, model), asked)
         with deps.ticker.guard() as guard:
             call = Call(

@@ -5,7 +5,7 @@ Label values are names of objects from the catalog, never a client's text.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from pippin_contract import __version__
 from pippin_edge import metrics
@@ -99,6 +99,11 @@ class Telemetry:
             "pippin_gateway_catalog_objects",
             "What the gateway knows, by kind: keys, models, replicas.",
             ("kind",),
+        )
+        self.traces_dropped = Counter(
+            "pippin_gateway_traces_dropped",
+            "Requests whose trace the collector did not take.",
+            registry=registry,
         )
         self.breakers_open = Gauge(
             "pippin_gateway_breakers_open",

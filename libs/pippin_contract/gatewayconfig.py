@@ -31,6 +31,10 @@ class GatewayConfig(Frozen):
     redis_secret_dir: str = REDIS_SECRET_DIR
     #: What holds while Redis is away: this gateway's share of every limit, no limit, or no request.
     redis_away: Literal["localShare", "failOpen", "failClosed"] = "localShare"
+    #: An OpenTelemetry collector, http://HOST:4318/v1/traces; empty: nobody collects traces.
+    traces_url: str = Field(default="", pattern=r"^(https?://.+)?$")
+    #: Of the traces that begin here, the share that is recorded.
+    traces_share: float = Field(default=1, ge=0, le=1)
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -30,6 +30,7 @@ from pippin_gateway.limiting.shared import LocalStore
 from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
 from pippin_gateway.telemetry import Telemetry
+from pippin_gateway.tracing.exporter import Exporter
 from pippin_gateway.upstream.pool import Pool
 from pippin_gateway.waiting import Waiting
 
@@ -165,6 +166,7 @@ async def running_gateway(
     clock: Clock = SYSTEM,
     synced: bool = True,
     body_read_seconds: float = 5,
+    exporter: Exporter | None = None,
     **config: Any,
 ) -> AsyncIterator[Running]:
     """One key for every model, one model `qwen` without replicas; keywords go into the config."""
@@ -192,6 +194,7 @@ async def running_gateway(
             ledger=ledger,
             cache=cache,
             waiting=waiting,
+            exporter=exporter,
             admin=admin,
             can_sign=lambda: signing.ready,
             write_log=log.append,

@@ -1,0 +1,1 @@
+"""Traces of requests, for OpenTelemetry's collectors: made of what is noted anyway, afterwards."""
