@@ -27,6 +27,9 @@ import structlog
 PREFIX = "pippin:"
 #: Seconds for an answer; a limit that takes longer to check costs more than it is worth.
 PATIENCE = 0.5
+#: So often is looked within that time. A gateway that is too busy to read looks less often, so that
+#: it does not take its own slowness for Redis'.
+LOOKS = 4
 #: Seconds to connect, and the longest pause before the next try.
 CONNECT, PAUSE = 2.0, 1.0
 #: Seconds between two signs of life, and without one until a gateway counts as gone.
@@ -175,7 +178,9 @@ class _Link(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        #: Each with the number of looks before it was sent.
+        self._waiting: deque[tuple[int, asyncio.Future[Any]]] = deque()
+        self._looks = 0
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -192,7 +197,7 @@ class _Link(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(hiredis.pack_command(parts))
-        self._waiting.append((self._loop.time(), answer))
+        self._waiting.append((self._looks, answer))
         return answer
 
     def abort(self, why: str) -> None:
@@ -238,10 +243,10 @@ class _Link(asyncio.Protocol):
 
     def _look(self) -> None:
         """At how long the oldest command waits."""
-        now = self._loop.time()
-        if self._waiting and now - self._waiting[0][0] > PATIENCE:
+        self._looks += 1
+        if self._waiting and self._looks - self._waiting[0][0] > LOOKS:
             return self.abort("it does not answer")
-        self._timer = self._loop.call_later(PATIENCE / 4, self._look)
+        self._timer = self._loop.call_later(PATIENCE / LOOKS, self._look)
         return None
 
 
