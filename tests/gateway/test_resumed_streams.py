@@ -147,7 +147,7 @@ async def test_the_official_client_notices_nothing_when_a_real_server_is_killed(
         "temperature": 0,
         "max_tokens": 60,
     }
-    whole = (await servers[0].post(PATH, asked)).json()
+    whole = (await servers[0].post(PATH, asked, timeout=100)).json()
     async with running_gateway(tmp_path) as gateway:
         gateway.route(*(int(server.url.rpartition(":")[2]) for server in servers))
         text, ids, used = await _through_a_death(gateway, servers, asked)
