@@ -273,6 +273,7 @@ GATEWAY_FIXED = {
     "signingKeyDir": "Directory of the mounted signing keys.",
     "adminDir": "Directory of the mounted `token` that opens `/admin`.",
     "redisSecretDir": "Directory of the mounted `password` and `ca.crt` of the Redis.",
+    "snapshotDir": "Directory in which the gateway writes down what it knows, for its next start.",
 }
 PROGRAMS: dict[str, type[BaseSettings]] = {
     "pippin-operator": OperatorSettings,

@@ -24,7 +24,9 @@ from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 from .admin import AdminToken
 from .app import Parts, create_app
 from .cache import ResponseCache
+from .catalog.keeper import Keeper
 from .catalog.model import Catalog
+from .catalog.snapshot import PURPOSE
 from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
 from .ledger.ledger import Ledger, LocalLedger, SharedLedger
@@ -74,10 +76,13 @@ async def run(settings: Settings) -> int:
         telemetry.catalog_changed(catalog)
         waiting.look(catalog)
 
-    store = CatalogStore(changed)
+    store = CatalogStore(changed, max_staleness=settings.config.max_staleness_seconds)
     traces = settings.config.traces_url
     exporter = Exporter(traces, telemetry.traces_dropped.inc) if traces else None
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
+    keeper = Keeper(settings.snapshot_dir, store, lambda: signing.derived(PURPOSE))
+    telemetry.snapshot_written.set_function(lambda: keeper.written_at)
+    telemetry.snapshot_failing.set_function(lambda: float(keeper.failing))
     writer = LineWriter(_stdout)
     gateway = create_app(
         settings.config,
@@ -106,12 +111,13 @@ async def run(settings: Settings) -> int:
     _settle_memory()
     drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
     files = signing.file.follow(), admin.file.follow()
-    work = [watch_all(cluster, store), limits.run(), ledger.run()]
+    work = [watch_all(cluster, store), keeper.run(), limits.run(), ledger.run()]
     if exporter is not None:
         work.append(exporter.run())
     async with _background(*files, *work):
         await serve(gateway.app, listener, stop, drain)
         await ledger.close()
+        await keeper.keep()
     if exporter is not None:
         await exporter.close()
     pool.close()

@@ -22,7 +22,7 @@ from .cache import ResponseCache
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
 from .explain import Requests
-from .health import Health
+from .health import EXPIRED, Health
 from .ledger.ledger import Ledger
 from .limiting.admission import Admission
 from .limiting.estimate import Estimator
@@ -143,6 +143,8 @@ def verify(store: CatalogStore, clock: Clock) -> Callable[[str], ApiKey]:
     def check(token: str) -> ApiKey:
         if not store.ready:
             raise errors.NotReady("the gateway is starting: try again", retry_after=2)
+        if store.freshness.expired:
+            raise errors.NotReady(EXPIRED, retry_after=30, code="catalog_expired")
         return store.catalog.keyring.verify(token, clock.wall())
 
     return check

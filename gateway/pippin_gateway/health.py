@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pippin_contract import __version__
 from pippin_edge.asgi import Receive, Scope, Send
 
-from .catalog.store import KINDS, CatalogStore
+from .catalog.kinds import KINDS
+from .catalog.store import CatalogStore
 from .listing import answer_json
 
 #: Who counts the limits, in words.
@@ -19,12 +20,19 @@ _COUNTED = {
     False: "Redis is away",
 }
 
+#: Of what is known: too old to let anybody in.
+EXPIRED = (
+    "the gateway has not heard from the Kubernetes API server for longer than it may serve on"
+    " without (maxStalenessSeconds): bring the API server back"
+)
+
 
 @dataclass
 class Health:
     """Ready once the cluster was seen whole and there is a key to sign with, until it drains.
 
-    Stays ready while the API server is away: what is known is still right to serve.
+    Stays ready while the API server is away, until what is known is too old: till then it is still
+    right to serve.
     """
 
     store: CatalogStore
@@ -42,14 +50,26 @@ class Health:
             return "waiting for the first list of: " + ", ".join(sorted(self.store.missing))
         if not self.can_sign():
             return "waiting for the signing key"
-        return ""
+        return EXPIRED if self.store.freshness.expired else ""
+
+    def why_not_current(self) -> str:
+        """Empty while changes in the cluster arrive, or nothing is known."""
+        since = self.store.stale_since
+        if not since or not self.store.ready:
+            return ""
+        source = "a snapshot of" if self.store.restored else "what was known at"
+        at = datetime.fromtimestamp(min(since.values()), UTC)
+        return f"serving from {source} {at:%Y-%m-%dT%H:%M:%SZ}: the API server does not answer"
 
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await answer_json(send, {"status": "ok"})
 
     async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
         why = self.why_not_ready()
-        content = {"status": "not ready", "reason": why} if why else {"status": "ok"}
+        content = {"status": "not ready" if why else "ok"}
+        reason = why or self.why_not_current()
+        if reason:
+            content["reason"] = reason
         await answer_json(send, content, 503 if why else 200)
 
     async def status(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +79,7 @@ class Health:
             send,
             {
                 "status": "not ready" if why else "ok",
-                "reason": why or None,
+                "reason": why or self.why_not_current() or None,
                 "version": __version__,
                 "synced": {kind: self._synced(kind) for kind in KINDS},
                 "keys": len(catalog.keyring),

@@ -33,6 +33,7 @@ class Settings:
     port: int
     signing_dir: Path
     admin_dir: Path
+    snapshot_dir: Path
     #: None: limits are counted by this gateway alone.
     redis: Address | None
     #: Named by the environment; None: the Pod's service account, then ~/.kube/config.
@@ -57,6 +58,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
         host=host,
         port=port,
         admin_dir=native.resolve(config.admin_dir, environ),
+        snapshot_dir=native.resolve(config.snapshot_dir, environ),
         signing_dir=native.resolve(config.signing_key_dir, environ),
         redis=_redis(config.redis_url, secrets) if config.redis_url else None,
         kubeconfig=Path(kubeconfig) if kubeconfig else None,

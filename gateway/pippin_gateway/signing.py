@@ -30,5 +30,9 @@ class SigningKey:
             raise NotReady("the gateway has no signing key yet: try again", retry_after=2)
         return self._signer.token(audience, key, batch=batch)
 
+    def derived(self, purpose: bytes) -> bytes | None:
+        """A secret of the same key for another purpose; None while there is no key."""
+        return None if self._signer is None else self._signer.derived(purpose)
+
     def _take(self, pem: bytes) -> None:
         self._signer = Signer(pem, self._clock.wall)

@@ -12,8 +12,9 @@ from pippin_edge import metrics
 from pippin_edge.asgi import Scope
 from pippin_edge.limits.claims import Kind
 
+from .catalog.kinds import KINDS
 from .catalog.model import Catalog
-from .catalog.store import KINDS, CatalogStore
+from .catalog.store import CatalogStore
 
 
 class Telemetry:
@@ -121,6 +122,26 @@ class Telemetry:
             "1 while changes of this kind arrive from the API server.",
             ("kind",),
         )
+        self._age = Gauge(
+            "pippin_gateway_catalog_age_seconds",
+            "For how long the API server was not heard of; 0 while changes of all kinds arrive.",
+            registry=registry,
+        )
+        self._from_disk = Gauge(
+            "pippin_gateway_catalog_from_snapshot",
+            "1 while it serves from what an earlier gateway wrote to disk.",
+            registry=registry,
+        )
+        self.snapshot_written = Gauge(
+            "pippin_gateway_snapshot_timestamp_seconds",
+            "When what is known was last written to disk (Unix time); 0: not since the start.",
+            registry=registry,
+        )
+        self.snapshot_failing = Gauge(
+            "pippin_gateway_snapshot_failing",
+            "1 while what is known cannot be written to disk.",
+            registry=registry,
+        )
         metrics.build_info(registry, "gateway", __version__)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
@@ -149,3 +170,5 @@ class Telemetry:
         for kind in KINDS:
             lost = kind in store.missing or kind in store.stale_since
             self._connected(kind).set(0 if lost else 1)
+        self._age.set(store.freshness.age())
+        self._from_disk.set(1 if store.restored else 0)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .serverconfig import Frozen
-from .wire import ADMIN_DIR, GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR
+from .wire import ADMIN_DIR, GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR, SNAPSHOT_DIR
 
 
 class GatewayConfig(Frozen):
@@ -35,6 +35,8 @@ class GatewayConfig(Frozen):
     traces_url: str = Field(default="", pattern=r"^(https?://.+)?$")
     #: Of the traces that begin here, the share that is recorded.
     traces_share: float = Field(default=1, ge=0, le=1)
+    snapshot_dir: str = SNAPSHOT_DIR
+    max_staleness_seconds: float = Field(default=86400, gt=0)
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -30,7 +30,7 @@ class Globs:
     @property
     def leave_home(self) -> bool:
         """Whether a model of another namespace may be meant."""
-        return self.others is not NOTHING
+        return self.others != NOTHING
 
     def cover(self, home: str, namespace: str, names: Iterable[str]) -> bool:
         """Whether one of a model's names is among them, for a key of the namespace `home`."""

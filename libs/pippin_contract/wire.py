@@ -39,6 +39,8 @@ GATEWAY_CONFIG_FILE: Final = "/etc/pippin/gateway/gateway.json"
 SIGNING_KEY_DIR: Final = "/etc/pippin/signing"
 #: Files `password` and `ca.crt` of the Redis in which gateways count together.
 REDIS_SECRET_DIR: Final = "/etc/pippin/redis"
+#: What the gateway knew of the cluster, for its next start.
+SNAPSHOT_DIR: Final = "/var/lib/pippin/snapshot"
 MODEL_DIR: Final = "/models"
 CACHE_DIR: Final = "/var/cache/pippin"
 TERMINATION_LOG: Final = "/dev/termination-log"

@@ -13,6 +13,8 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -72,6 +74,11 @@ class Signer:
         self._now = now
         self._headers = {"kid": kid(self._key.public_key())}
         self._cache: dict[tuple[str, str, bool], tuple[str, float]] = {}
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A secret for another purpose, which tells nothing of the key."""
+        secret = HKDF(SHA256(), length=32, salt=None, info=purpose)
+        return secret.derive(self._key.private_bytes_raw())
 
     def token(self, audience: str, key: str, *, batch: bool = False) -> str:
         now, name = self._now(), (audience, key, batch)

@@ -15,7 +15,7 @@ from support.chart import CHART, Chart, select
 
 ROOT = CHART.parents[1]
 #: Given by the chart from the contract, not from values.
-FIXED = {"version", "port", "signingKeyDir", "adminDir", "redisSecretDir"}
+FIXED = {"version", "port", "signingKeyDir", "adminDir", "redisSecretDir", "snapshotDir"}
 #: Values that are none of their type's others.
 OTHERS = {"redisUrl": "rediss://counter@redis.example:6380/1", "redisAway": "failOpen"}
 #: Settings that keep their defaults; `operator.extraEnv` reaches them.

@@ -121,7 +121,7 @@ async def test_traffic_goes_on_while_the_api_server_is_away_and_changes_act_afte
     async with upstream(good) as replica:
         world.pod("qwen-0", replica.port)
         await answers(gateway, key, 200)
-        world.plane.stop_apiserver()
+        world.plane.stop_apiserver(kill=True)  # politely it waits for those who watch
         try:
             await eventually(lambda: _stale(gateway), within=10)
             end = asyncio.get_running_loop().time() + 5

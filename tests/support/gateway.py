@@ -180,10 +180,11 @@ async def running_gateway(
         waiting.look(catalog)
 
     admin, cache = admin_token(directory), ResponseCache(clock.monotonic)
-    waiting = Waiting()
-    store, signing, log = CatalogStore(changed, clock), signing_key(directory), list[bytes]()
+    waiting, told = Waiting(), GatewayConfig(**config)
+    store = CatalogStore(changed, clock, told.max_staleness_seconds)
+    signing, log = signing_key(directory), list[bytes]()
     gateway = create_app(
-        GatewayConfig(**config),
+        told,
         Parts(
             store=store,
             pool=pool,

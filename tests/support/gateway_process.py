@@ -62,7 +62,9 @@ def configured(directory: Path, *, admin_token: str = ADMIN_TOKEN, **config: Any
     """Files as a Pod has them under `directory`; returns the environment of a native Pod."""
     signing = directory / wire.SIGNING_KEY_DIR.lstrip("/")
     signing.mkdir(parents=True, exist_ok=True)
-    (signing / wire.SIGNING_CURRENT).write_bytes(signing_pem())
+    pem = signing / wire.SIGNING_CURRENT
+    if not pem.exists():  # the same for a gateway that starts again
+        pem.write_bytes(signing_pem())
     admin = directory / wire.ADMIN_DIR.lstrip("/")
     admin.mkdir(parents=True, exist_ok=True)
     (admin / wire.ADMIN_TOKEN).write_text(admin_token)

@@ -7,18 +7,18 @@ which is always one whole value. Events that come together make one new catalog.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 
 from pippin_edge.clock import SYSTEM, Clock
 
+from .freshness import Freshness
+from .kinds import KINDS, Kind, Known
 from .model import Catalog, KeySpec, ModelSpec, PodState, assemble
 from .objects import Malformed, Raw, parse_key, parse_model, parse_pod, ref
-
-Kind = Literal["apikeys", "modeldeployments", "pods"]
-KINDS: tuple[Kind, ...] = ("apikeys", "modeldeployments", "pods")
 
 #: Seconds between two catalogs while events rain. Far below what revocation may take.
 PAUSE = 0.02
@@ -36,15 +36,20 @@ class CatalogStore:
     """Belongs to one event loop."""
 
     def __init__(
-        self, on_change: Callable[[Catalog], object] = lambda catalog: None, clock: Clock = SYSTEM
+        self,
+        on_change: Callable[[Catalog], object] = lambda catalog: None,
+        clock: Clock = SYSTEM,
+        max_staleness: float = math.inf,
     ) -> None:
         self.catalog = Catalog()
         #: Kinds that were never listed completely.
         self.missing: set[Kind] = set(KINDS)
-        #: Kinds without a running watch, and since when (Unix seconds).
-        self.stale_since: dict[Kind, float] = {}
+        #: Kinds that are as a snapshot said, because they were not listed since the start.
+        self.restored: set[Kind] = set()
+        self.freshness = Freshness(clock, max_staleness)
+        #: Counts catalogs.
+        self.revision = 0
         self._on_change = on_change
-        self._clock = clock
         self._objects: dict[Kind, dict[tuple[str, str], Any]] = {kind: {} for kind in KINDS}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -53,16 +58,37 @@ class CatalogStore:
         """Whether every kind was seen whole once; stays so when the API server is away."""
         return not self.missing
 
+    @property
+    def stale_since(self) -> Mapping[Kind, float]:
+        """Kinds without a running watch, and since when (Unix seconds)."""
+        return self.freshness.stale_since
+
     def replace(self, kind: Kind, objects: Iterable[Raw]) -> None:
         """All objects of a kind, from a list."""
         self._objects[kind] = {}
         for raw in objects:
             self._parse(kind, raw)
+        self.restored.discard(kind)
+        self.freshness.listed(kind)
         if kind in self.missing:
             self.missing.discard(kind)
             self.refresh()
         else:
             self._soon()
+
+    def restore(self, known: Known) -> None:
+        """Take what was never listed from there."""
+        for kind in self.missing:
+            self._objects[kind] = dict(known.objects[kind])
+            self.freshness.since(kind, known.current_at[kind])
+            self.restored.add(kind)
+        self.missing.clear()
+        self.refresh()
+
+    def known(self) -> Known:
+        """All of it, for others to restore."""
+        objects = {kind: held.copy() for kind, held in self._objects.items()}
+        return Known(objects, self.freshness.current_at())
 
     def put(self, kind: Kind, raw: Raw) -> None:
         """An object that was added or changed."""
@@ -76,14 +102,13 @@ class CatalogStore:
 
     def connected(self, kind: Kind) -> None:
         """A watch runs."""
-        if self.stale_since.pop(kind, None) is not None:
+        if self.freshness.followed(kind):
             log.info("catalog.connected", kind=kind)
 
     def disconnected(self, kind: Kind, why: str) -> None:
         """No watch runs; what is known stays in use."""
-        if kind not in self.stale_since:
+        if self.freshness.lost(kind):
             log.warning("catalog.disconnected", kind=kind, why=why)
-            self.stale_since[kind] = self._clock.wall()
 
     def refresh(self) -> None:
         """Make the new catalog now."""
@@ -93,6 +118,7 @@ class CatalogStore:
         keys: dict[Any, KeySpec] = self._objects["apikeys"]
         models: dict[Any, ModelSpec] = self._objects["modeldeployments"]
         pods: dict[Any, PodState] = self._objects["pods"]
+        self.revision += 1
         self.catalog = assemble(keys.values(), models.values(), pods.values())
         self._on_change(self.catalog)
 

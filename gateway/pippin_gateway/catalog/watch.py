@@ -30,7 +30,8 @@ from lightkube.core.exceptions import ConfigError
 
 from pippin_contract.wire import APIKEYS, GROUP, MODELDEPLOYMENTS, SERVER_POD_SELECTOR, VERSION
 
-from .store import CatalogStore, Kind
+from .kinds import Kind
+from .store import CatalogStore
 
 PAGE = 250
 #: Seconds. The server ends a watch after about this time; ours ends it when nothing came.
