@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import secrets
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -99,6 +100,7 @@ async def run(settings: Settings) -> int:
             exporter=exporter,
             admin=admin,
             can_sign=lambda: signing.ready,
+            name=socket.gethostname(),
             write_log=writer if settings.config.access_log else None,
         ),
     )

@@ -33,6 +33,7 @@ from .proxy import Proxy
 from .routing.balance import Balance
 from .routing.breaker import Breakers
 from .routing.timeouts import Budget
+from .status import Status
 from .telemetry import Telemetry
 from .tracing.exporter import Exporter
 from .upstream.client import Client
@@ -65,6 +66,8 @@ class Parts:
     #: Whether there is a key to sign with.
     can_sign: Callable[[], bool]
     write_log: Callable[[bytes], object] | None
+    #: Of this gateway among others, for people.
+    name: str = ""
     clock: Clock = SYSTEM
     body_read_seconds: float = READ_SECONDS
 
@@ -111,7 +114,8 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     telemetry.response_cache_bytes.set_function(lambda: parts.cache.held)
     telemetry.breakers_open.set_function(parts.breakers.open_now)
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
-    app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, telemetry)
+    status = Status(health, balance, parts.waiting, parts.admin.verify, clock, parts.name)
+    app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, status, telemetry)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     requests = Requests(clock)
     admin = Authenticate(
@@ -153,7 +157,9 @@ def verify(store: CatalogStore, clock: Clock) -> Callable[[str], ApiKey]:
 class Routes:
     """Path and method to handler; 404 and 405 for the rest."""
 
-    def __init__(self, proxy: App, listing: Listing, health: Health, telemetry: Telemetry) -> None:
+    def __init__(
+        self, proxy: App, listing: Listing, health: Health, status: App, telemetry: Telemetry
+    ) -> None:
         metrics = endpoint(telemetry.registry, lambda: telemetry.watched(health.store))
         read = "GET"
         self._listing = listing
@@ -161,7 +167,7 @@ class Routes:
         self._table[MODELS_PATH] = (read, listing.every)
         self._table["/health"] = self._table["/ready"] = (read, health.ready)
         self._table["/livez"] = (read, health.live)
-        self._table["/status"] = (read, health.status)
+        self._table["/status"] = (read, status)
         self._table["/metrics"] = (read, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pippin_contract import __version__
 from pippin_edge.asgi import Receive, Scope, Send
@@ -72,23 +73,21 @@ class Health:
             content["reason"] = reason
         await answer_json(send, content, 503 if why else 200)
 
-    async def status(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def summary(self) -> dict[str, Any]:
+        """What /status tells everybody: numbers, no names."""
         catalog = self.store.catalog
         why = self.why_not_ready()
-        await answer_json(
-            send,
-            {
-                "status": "not ready" if why else "ok",
-                "reason": why or self.why_not_current() or None,
-                "version": __version__,
-                "synced": {kind: self._synced(kind) for kind in KINDS},
-                "keys": len(catalog.keyring),
-                "models": sum(map(len, catalog.by_namespace.values())),
-                "replicas": len(catalog.replica_ids),
-                "in_flight": self.in_flight(),
-                "limits": _COUNTED[self.shared()],
-            },
-        )
+        return {
+            "status": "not ready" if why else "ok",
+            "reason": why or self.why_not_current() or None,
+            "version": __version__,
+            "synced": {kind: self._synced(kind) for kind in KINDS},
+            "keys": len(catalog.keyring),
+            "models": sum(map(len, catalog.by_namespace.values())),
+            "replicas": len(catalog.replica_ids),
+            "in_flight": self.in_flight(),
+            "limits": _COUNTED[self.shared()],
+        }
 
     def _synced(self, kind: str) -> dict[str, object]:
         since = next((at for name, at in self.store.stale_since.items() if name == kind), None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import orjson
 
-from pippin_edge.asgi import Receive, Scope, Send
+from pippin_edge.asgi import Headers, Receive, Scope, Send
 
 from .catalog.model import Catalog, Model
 from .routing.resolve import resolve, visible
@@ -19,10 +19,12 @@ async def answer_json(send: Send, content: object, status: int = 200) -> None:
     await answer(send, orjson.dumps(content, option=orjson.OPT_UTC_Z), b"application/json", status)
 
 
-async def answer(send: Send, body: bytes, kind: bytes, status: int = 200) -> None:
+async def answer(
+    send: Send, body: bytes, kind: bytes, status: int = 200, headers: Headers | None = None
+) -> None:
     """A whole answer."""
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    head = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *(headers or ())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
 

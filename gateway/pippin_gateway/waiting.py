@@ -32,6 +32,10 @@ class Waiting:
     def full(self) -> bool:
         return sum(map(len, self._rooms.values())) >= self._most
 
+    def of(self, ref: str) -> int:
+        """How many wait for a model."""
+        return len(self._rooms.get(ref, ()))
+
     async def change(self, ref: str, seconds: float) -> None:
         """Until a replica of the model has come, or none will; at most so long."""
         changed = asyncio.get_running_loop().create_future()

@@ -29,6 +29,10 @@ class Balance:
     def in_flight(self) -> int:
         return sum(self._in_flight.values())
 
+    def load(self, replica: Replica) -> int:
+        """Requests in flight there."""
+        return self._in_flight.get(replica.id, 0)
+
     def pick(
         self,
         replicas: Sequence[Replica],

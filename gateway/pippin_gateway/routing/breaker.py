@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from ..catalog.model import BreakerPolicy, Replica
 from .retry import Failure
@@ -27,6 +28,14 @@ class _Record:
         self.failures = 0
         self.opened_at: float | None = None
         self.probing = 0
+
+
+class Standing(NamedTuple):
+    """Of a replica: its breaker, failures in a row, and seconds until it is tried again."""
+
+    breaker: Literal["closed", "open", "half-open"]
+    failures: int
+    wait: float = 0.0
 
 
 class Breakers:
@@ -76,6 +85,16 @@ class Breakers:
         records = (self._records.get(replica.id) for replica in replicas)
         opened = [one.opened_at for one in records if one is not None and one.opened_at is not None]
         return max(1, math.ceil(min(opened, default=now) + policy.cooldown - now))
+
+    def standing(self, replica: Replica, policy: BreakerPolicy, now: float) -> Standing:
+        """For people: how it stands with a replica."""
+        record = self._records.get(replica.id)
+        if record is None or record.opened_at is None:
+            return Standing("closed", record.failures if record else 0)
+        wait = record.opened_at + policy.cooldown - now
+        if wait > 0:
+            return Standing("open", record.failures, wait)
+        return Standing("half-open", record.failures)
 
     def retain(self, replica_ids: frozenset[str]) -> None:
         """Forget replicas that left."""
