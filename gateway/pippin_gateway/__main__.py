@@ -81,9 +81,7 @@ async def run(settings: Settings) -> int:
     traces = settings.config.traces_url
     exporter = Exporter(traces, telemetry.traces_dropped.inc) if traces else None
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
-    keeper = Keeper(settings.snapshot_dir, store, lambda: signing.derived(PURPOSE))
-    telemetry.snapshot_written.set_function(lambda: keeper.written_at)
-    telemetry.snapshot_failing.set_function(lambda: float(keeper.failing))
+    keeper = _keeper(settings, store, signing, telemetry)
     writer = LineWriter(_stdout)
     gateway = create_app(
         settings.config,
@@ -146,6 +144,16 @@ def _counting(settings: Settings) -> tuple[Store, Ledger]:
     away, name = settings.config.redis_away, secrets.token_hex(8)
     shared = SharedStore(settings.redis, local, gateway=name, away=away)
     return shared, SharedLedger(shared.redis, gateway=name)
+
+
+def _keeper(
+    settings: Settings, store: CatalogStore, signing: SigningKey, telemetry: Telemetry
+) -> Keeper:
+    """Of the snapshot on disk."""
+    keeper = Keeper(settings.snapshot_dir, store, lambda: signing.derived(PURPOSE))
+    telemetry.snapshot_written.set_function(lambda: keeper.written_at)
+    telemetry.snapshot_failing.set_function(lambda: float(keeper.failing))
+    return keeper
 
 
 def _stdout(chunk: bytes) -> None:
