@@ -17,7 +17,12 @@ ROOT = CHART.parents[1]
 #: Given by the chart from the contract, not from values.
 FIXED = {"version", "port", "signingKeyDir", "adminDir", "redisSecretDir", "snapshotDir"}
 #: Values that are none of their type's others.
-OTHERS = {"redisUrl": "rediss://counter@redis.example:6380/1", "redisAway": "failOpen"}
+OTHERS = {
+    "redisUrl": "rediss://counter@redis.example:6380/1",
+    "redisAway": "failOpen",
+    "tracesUrl": "http://collector.example:4318/v1/traces",
+    "tracesShare": 0,
+}
 #: Settings that keep their defaults; `operator.extraEnv` reaches them.
 LEFT_ALONE = {
     "kubeconfig",
@@ -52,7 +57,7 @@ def test_the_gateway_file_holds_every_field_and_no_other(chart: Chart) -> None:
 def test_every_gateway_value_lands_in_the_file(chart: Chart) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["config"]
     assert set(values) == aliases(gatewayconfig.GatewayConfig) - FIXED
-    changed = {name: OTHERS.get(name) or other(value) for name, value in values.items()}
+    changed = {name: OTHERS.get(name, other(value)) for name, value in values.items()}
     sets = [f"gateway.config.{name}={json.dumps(value)}" for name, value in changed.items()]
     sets = [text.replace('"', "") for text in sets]
     file = json.loads(chart.one("ConfigMap", "pippin-gateway", *sets)["data"]["gateway.json"])
