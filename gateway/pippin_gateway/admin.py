@@ -1,4 +1,4 @@
-"""/admin: what keys have used, how a request fared, answers that are kept.
+"""/admin: what keys have used, how much models are asked for, how a request fared, answers kept.
 
 Opened by one token, never by an APIKey.
 """
@@ -11,12 +11,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pippin_contract.wire import ADMIN_TOKEN, CACHE_PATH, REQUESTS_PATH, USAGE_PATH
+from pippin_contract.wire import ADMIN_TOKEN, CACHE_PATH, DEMAND_PATH, REQUESTS_PATH, USAGE_PATH
 from pippin_edge import errors
 from pippin_edge.asgi import App, Receive, Scope, Send
 from pippin_edge.keyring import REFUSED
 
 from .cache import ResponseCache
+from .demand import Demand
 from .explain import Requests
 from .ledger.book import SUMS
 from .ledger.ledger import Ledger
@@ -51,10 +52,13 @@ class AdminToken:
 class Admin:
     """Behind the token."""
 
-    def __init__(self, ledger: Ledger, requests: Requests, cache: ResponseCache) -> None:
+    def __init__(
+        self, ledger: Ledger, requests: Requests, cache: ResponseCache, demand: Demand
+    ) -> None:
         self._ledger = ledger
         self._requests = requests
         self._cache = cache
+        self._demand = demand
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -68,6 +72,8 @@ class Admin:
             await answer_json(send, {"model": model, "forgotten": self._cache.forget(model)})
         elif path == USAGE_PATH:
             await self._usage(scope, send)
+        elif path == DEMAND_PATH:
+            await answer_json(send, self._demand.report().model_dump())
         elif path.startswith(REQUESTS_PATH):
             await self._request(path.removeprefix(REQUESTS_PATH), send)
         else:

@@ -21,6 +21,7 @@ from .attempt import Deps, Tokens
 from .cache import ResponseCache
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
+from .demand import Demand
 from .explain import Requests
 from .health import EXPIRED, Health
 from .ledger.ledger import Ledger
@@ -90,6 +91,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         in_flight=lambda: balance.in_flight,
         shared=lambda: limits.connected,
     )
+    demand = Demand(lambda: store.catalog, balance, parts.waiting, clock.monotonic)
     deps = Deps(
         catalog=lambda: store.catalog,
         client=Client(parts.pool, clock.monotonic),
@@ -106,6 +108,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         cache=parts.cache,
         ledger=parts.ledger,
         waiting=parts.waiting,
+        demand=demand,
         admission=Admission(limits, Estimator(), clock, telemetry.refused),
         telemetry=telemetry,
         traced=config.traces_share if parts.exporter is not None else None,
@@ -119,7 +122,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     requests = Requests(clock)
     admin = Authenticate(
-        Admin(parts.ledger, requests, parts.cache), parts.admin.verify, name_of=str
+        Admin(parts.ledger, requests, parts.cache, demand), parts.admin.verify, name_of=str
     )
     app = ByPrefix(ADMIN_PATH, admin, app)
     app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)

@@ -16,6 +16,7 @@ from . import relay, usage
 from .cache import ResponseCache
 from .call import Call, judge
 from .catalog.model import Catalog, Model, Replica
+from .demand import Demand
 from .explain import Hop
 from .ledger.ledger import Ledger
 from .limiting.admission import Admission
@@ -58,6 +59,7 @@ class Deps:
     cache: ResponseCache
     ledger: Ledger
     waiting: Waiting
+    demand: Demand
     telemetry: Telemetry
     #: Whose traces are recorded, of those that begin here: a share from 0 to 1; None: nobody's.
     traced: float | None

@@ -214,6 +214,7 @@ class Proxy:
     async def _ask(self, call: Call, send: Send) -> None:
         """Try the model's replicas until one answers, and pass its answer on. Raises ApiError while
         nothing was sent."""
+        self._deps.demand.asked(call.model.ref, call.began)
         attempt = 1
         while True:
             replica = self._pick(call)

@@ -53,9 +53,11 @@ SIGNING_NEXT: Final = "next.pem"
 ADMIN_SECRET: Final = "pippin-gateway-admin"
 ADMIN_TOKEN: Final = "token"
 ADMIN_DIR: Final = "/etc/pippin/admin"
-#: What only that token opens: what keys used, how a request fared, DELETE of kept answers.
+#: What only that token opens: what keys used, how much models are asked for, how a request fared,
+#: DELETE of kept answers.
 ADMIN_PATH: Final = "/admin/"
 USAGE_PATH: Final = f"{ADMIN_PATH}usage"
+DEMAND_PATH: Final = f"{ADMIN_PATH}demand"
 REQUESTS_PATH: Final = f"{ADMIN_PATH}requests/"
 CACHE_PATH: Final = f"{ADMIN_PATH}cache/"
 TOKEN_ISSUER: Final = "pippin-gateway"

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     usage_seconds: float = Field(
         default=60, gt=0, description="How often what keys have used is read from the gateways."
     )
+    autoscale_seconds: float = Field(
+        default=2,
+        gt=0,
+        description="How often gateways are asked how much autoscaled models are in demand.",
+    )
     api_check_seconds: float = Field(
         default=15, gt=0, description="How often optional APIs are looked for."
     )

@@ -41,6 +41,11 @@ class Metrics:
             "Objects that run or wait for a slot.",
             registry=self.registry,
         )
+        self.gateways_silent = Gauge(
+            "pippin_operator_gateways_silent",
+            "Gateways that did not tell how much models are in demand: nothing is scaled down.",
+            registry=self.registry,
+        )
 
 
 def application(metrics: Metrics, ready: Callable[[], bool]) -> web.Application:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from pippin_contract import wire
 from support.eventually import eventually
-from support.gateway import model_object, pod_object
-from support.gateway_process import Process, gateway_process
+from support.gateway import model_object
+from support.gateway_process import Process
 from support.kubectl_pippin import Typed
 from support.manifests import key
 from support.operator_process import SYSTEM, Cluster, Operator
+from support.pods_by_hand import gateway_pod, known_gateway, pod
 from support.upstreams import upstream
 
 
@@ -36,38 +35,10 @@ def counting(
         process.stop()
 
 
-def by_hand(cluster: Cluster, plural: str, raw: dict[str, Any], namespace: str) -> None:
-    """An object with its status."""
-    raw["metadata"] |= {"namespace": namespace}
-    raw["metadata"].pop("uid", None)
-    cluster.create(plural, raw)
-    cluster.set_status(plural, namespace, raw["metadata"]["name"], raw["status"])
-
-
-def pod(cluster: Cluster, name: str, port: int, namespace: str, labels: dict[str, str]) -> None:
-    """A Pod that a native node would run."""
-    core = f"/api/v1/namespaces/{namespace}"
-    cluster.plane.api.ensure(f"{core}/serviceaccounts", {"metadata": {"name": "default"}})
-    raw = pod_object(name, port)
-    raw["metadata"]["labels"] |= labels
-    raw["spec"] = {"containers": [{"name": "it", "image": "it"}]}
-    now = "2026-01-01T00:00:00Z"
-    for condition in raw["status"]["conditions"]:
-        condition |= {"lastTransitionTime": now, "reason": "ByHand"}
-    by_hand(cluster, "pods", raw, namespace)
-
-
 @pytest.fixture
 async def gateway(cluster: Cluster, counting: Operator, tmp_path: Path) -> AsyncIterator[Process]:
-    """With the token that the operator made, and known to it by a Pod."""
-    secret = cluster.get("secrets", SYSTEM, wire.ADMIN_SECRET)
-    token = base64.b64decode(secret["data"][wire.ADMIN_TOKEN]).decode()
-    async with gateway_process(tmp_path, cluster.plane.kubeconfig, admin_token=token) as running:
-        await running.ready()
-        labels = {wire.LABEL_NAME: "pippin-gateway"}
-        pod(cluster, "gateway-0", running.port, SYSTEM, labels)
+    async with known_gateway(cluster, tmp_path) as running:
         yield running
-    cluster.delete("pods", SYSTEM, "gateway-0")
 
 
 @pytest.fixture
@@ -147,7 +118,7 @@ def explained(typed: Typed, request_id: str) -> str:
 @pytest.fixture
 def silent(cluster: Cluster) -> Iterator[str]:
     """A gateway that is Ready and does not answer."""
-    pod(cluster, "gateway-1", 1, SYSTEM, {wire.LABEL_NAME: "pippin-gateway"})
+    gateway_pod(cluster, "gateway-1", 1)
     yield "gateway-1"
     cluster.delete("pods", SYSTEM, "gateway-1")
 

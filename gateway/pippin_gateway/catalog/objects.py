@@ -223,10 +223,12 @@ def _limits(spec: Raw, kinds: Iterable[Kind]) -> Limits:
 
 
 def _wanted(spec: Raw) -> int:
-    autoscaling = spec.get("autoscaling")
-    default = (autoscaling or {}).get("minReplicas", 1) if autoscaling else 1
-    wanted = spec.get("replicas")
-    return int(default if wanted is None else wanted)
+    """Pods that it may have. Whom the operator scales gets one when somebody asks."""
+    scaling, replicas = _part(spec, "autoscaling"), spec.get("replicas")
+    if not scaling:
+        return 1 if replicas is None else int(replicas)
+    builtin = scaling.get("provider", "builtin") == "builtin"
+    return int(scaling.get("maxReplicas" if builtin else "minReplicas", 1))
 
 
 def _not_ready_reason(status: Raw) -> str:

@@ -14,6 +14,7 @@ SOON, LATER = 5, 30
 
 _WHY = {
     "Loading": ("it is loading", SOON),
+    "ScaledToZero": ("it is started now that it is asked for", SOON),
     "RollingOut": ("it is being rolled out", SOON),
     "ImagePullFailed": ("its image cannot be pulled", LATER),
     "CrashLooping": ("its server keeps crashing", LATER),

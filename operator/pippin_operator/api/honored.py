@@ -58,7 +58,9 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     # There is no image with vLLM for AMD's GPUs; whoever has one names it.
     ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),
-    ("autoscaling", lambda s: s.autoscaling),
+    # A provider outside has no Pods of ours.
+    ("autoscaling", lambda s: s.autoscaling and engine(s) == "external"),
+    ("autoscaling.provider", lambda s: s.autoscaling and s.autoscaling.provider != "builtin"),
     ("batching", lambda s: s.batching and not _batches(s)),
     ("promptCache", lambda s: s.prompt_cache and not _keeps_prompts(s)),
     # vLLM takes what memory it is given for keys and values, running and kept, in one.

@@ -269,16 +269,27 @@ class Autoscaling(KubeModel):
         ),
     )
 
-    min_replicas: int = Field(default=1, ge=0, le=256, description="Fewest replicas.")
+    min_replicas: int = Field(
+        default=1,
+        ge=0,
+        le=256,
+        description="Fewest replicas. 0: none while nobody asks; the first request starts one.",
+    )
     max_replicas: int = Field(ge=1, le=256, description="Most replicas.")
     target_requests_per_replica: int = Field(
-        default=8, ge=1, le=100_000, description="Requests under way that one replica should have."
+        default=8,
+        ge=1,
+        le=100_000,
+        description="Requests under way, or waiting, that one replica should have.",
     )
     scale_down_delay: Duration = Field(
-        default="60s", description="How long the load must be low before a replica goes."
+        default="60s",
+        description="How long fewer replicas must have been enough before one goes.",
     )
     provider: Literal["builtin", "keda", "hpa"] = Field(
-        default="builtin", description="Who scales."
+        default="builtin",
+        description="Who scales: builtin is the operator, by what its gateways tell; with others it"
+        " leaves the number alone.",
     )
 
 
@@ -526,7 +537,7 @@ class ModelDeploymentSpec(KubeModel):
         description="Pods wanted. Default: 1. Excludes autoscaling.",
     )
     autoscaling: Autoscaling | None = Field(
-        default=None, description="Replicas by load. Excludes replicas."
+        default=None, description="Replicas by load, also none. Excludes replicas."
     )
     suspend: bool = Field(default=False, description="Run no Pods for now.")
     resources: Resources | None = Field(default=None, description="CPU and memory of a replica.")

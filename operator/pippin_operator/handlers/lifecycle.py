@@ -26,6 +26,7 @@ from ..api.resources import (
 from ..cluster import Credentials
 from ..errors import OperatorError
 from ..reconcile import signing, usage
+from ..reconcile.autoscale import Autoscaler
 from ..reconcile.deps import Deps
 from ..store import CHILD_SELECTOR
 from ..telemetry import Metrics
@@ -94,10 +95,12 @@ class Lifecycle:
         self._wake_all(queue)
         self.synced = True
         settings = self._deps.settings
+        scaler = Autoscaler(self._deps, queue.wake, self._metrics.gateways_silent.set)
         loops = [
             asyncio.create_task(_every(settings.resync_seconds, lambda: self._resync(queue))),
             asyncio.create_task(_every(settings.api_check_seconds, lambda: self._look(queue))),
             asyncio.create_task(_every(settings.usage_seconds, lambda: usage.collect(self._deps))),
+            asyncio.create_task(_every(settings.autoscale_seconds, scaler.look)),
         ]
         try:
             await self._watch(queue)

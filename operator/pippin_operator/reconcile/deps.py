@@ -10,6 +10,7 @@ from pippin_contract.serverconfig import PublicKey
 
 from ..cluster import Cluster
 from ..render.context import RenderContext
+from ..scaling import Scales
 from ..settings import Settings
 from ..store import Store
 
@@ -34,6 +35,7 @@ class Deps:
     installation: Installation
     now: Callable[[], datetime]
     random_bytes: Callable[[int], bytes]
+    scales: Scales = field(default_factory=Scales)
 
     @property
     def context(self) -> RenderContext:

@@ -34,7 +34,7 @@ async def reconcile(deps: Deps, ref: Ref) -> float | None:
     if live is None or live["metadata"].get("deletionTimestamp"):
         return None
     try:
-        model = parse(live)
+        model = replace(parse(live), scaled=_scaled(deps, ref, live))
     except InvalidSpec as error:
         await _write(deps, live, None, Seen(failure=Trouble("InvalidSpec", str(error))))
         raise
@@ -70,6 +70,19 @@ def parse(live: Manifest) -> Model:
         generation=metadata.get("generation", 0),
         spec=spec,
     )
+
+
+def _scaled(deps: Deps, ref: Ref, live: Manifest) -> int | None:
+    """What was decided; after a start, what the workload has: the number lives there."""
+    wanted = deps.scales.wanted(live["metadata"]["uid"])
+    return workload_replicas(deps, ref) if wanted is None else wanted
+
+
+def workload_replicas(deps: Deps, ref: Ref) -> int | None:
+    """Pods that the Deployment is to have; None when there is none."""
+    deployment = next(iter(deps.store.children(ref, DEPLOYMENT.plural)), None)
+    replicas: int | None = deployment["spec"].get("replicas", 1) if deployment else None
+    return replicas
 
 
 def _told(failure: ApiError | NameInUse | None) -> Trouble | None:

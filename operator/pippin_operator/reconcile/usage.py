@@ -6,17 +6,16 @@ import asyncio
 import base64
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import structlog
 
-from pippin_contract import apikeys, endpoint, wire
+from pippin_contract import apikeys, wire
 from pippin_contract.usage import UsageReport
 
 from .. import keychain
 from ..api.resources import APIKEY, POD, Manifest
 from ..errors import ApiError, Conflict, InvalidSpec, NotFound
-from ..gateways import Gateways, Silent
+from ..gateways import Gateways, Silent, where
 from ..status.usage import Reading, derive
 from . import ownsecrets
 from .deps import Deps
@@ -75,26 +74,13 @@ async def _reports(deps: Deps) -> list[UsageReport]:
         for pod in pods:
             name = pod["metadata"]["name"]
             try:
-                where = _where(pod)
-                if where is not None:
-                    report = await gateways.usage(where)
+                found = where(pod)
+                if found is not None:
+                    report = await gateways.usage(found)
                     reports[report.source] = report
             except Silent as error:
                 log.warning("usage.not_read", gateway=name, why=str(error))
     return list(reports.values())
-
-
-def _where(pod: Manifest) -> endpoint.Endpoint | None:
-    conditions: list[dict[str, Any]] = (pod.get("status") or {}).get("conditions") or []
-    if not any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
-        return None
-    try:
-        found = endpoint.of_pod(pod, wire.GATEWAY_PORT)
-    except ValueError as error:
-        raise Silent(str(error)) from error
-    if found is not None and found.pin:
-        raise Silent("it runs on a machine that is only reached through its agent")
-    return found
 
 
 async def _write(deps: Deps, live: Manifest, readings: list[Reading]) -> None:

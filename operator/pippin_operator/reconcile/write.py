@@ -32,7 +32,7 @@ async def write_status(
         return
     deps.store.put(resource, written)
     for flip in flips(old.get("conditions", ()), status["conditions"]):
-        await _post(deps, resource, live, flip)
+        await post(deps, resource, live, flip)
 
 
 #: Fields that the operator owns and leaves out when there is nothing to say.
@@ -44,7 +44,8 @@ def _settled(old: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     return not dropped and first_difference(status, old) is None
 
 
-async def _post(deps: Deps, resource: Resource, live: Manifest, flip: Flip) -> None:
+async def post(deps: Deps, resource: Resource, live: Manifest, flip: Flip) -> None:
+    """An event about the object."""
     metadata = live["metadata"]
     now = deps.now()
     event = {

@@ -28,6 +28,8 @@ class Model:
     uid: str
     generation: int
     spec: ModelDeploymentSpec
+    #: What the load wants, where the operator scales.
+    scaled: int | None = None
 
     @property
     def served_name(self) -> str:
@@ -43,6 +45,9 @@ class Model:
         """Pods wanted; None when somebody else scales."""
         if self.spec.suspend:
             return 0
-        if self.spec.autoscaling is not None:
-            return None
+        scaling = self.spec.autoscaling
+        if scaling is not None:
+            if scaling.provider != "builtin":
+                return None
+            return min(max(self.scaled or 0, scaling.min_replicas), scaling.max_replicas)
         return 1 if self.spec.replicas is None else self.spec.replicas

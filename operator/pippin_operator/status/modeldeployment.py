@@ -169,7 +169,7 @@ def _workload_ready(spec: ModelDeploymentSpec, seen: Seen, counts: _Counts) -> V
     if spec.suspend:
         return no(kind, "Suspended", "suspend is set: no Pods run")
     if counts.wanted == 0:
-        return no(kind, "ScaledToZero", "replicas is 0: no Pods run")
+        return no(kind, "ScaledToZero", _why_zero(spec))
     if counts.ready >= counts.wanted:
         return yes(kind, "AllReady", f"{counts.ready} of {counts.wanted} replicas are ready")
     found = _first_trouble(seen) or _of_deployment(seen)
@@ -179,6 +179,14 @@ def _workload_ready(spec: ModelDeploymentSpec, seen: Seen, counts: _Counts) -> V
         message = f"{counts.ready} of {counts.wanted} replicas are ready"
         return no(kind, "RollingOut" if counts.rolling else "Loading", message)
     return no(kind, "Loading", f"0 of {counts.wanted} replicas are ready: loading the model")
+
+
+def _why_zero(spec: ModelDeploymentSpec) -> str:
+    if spec.autoscaling is None:
+        return "replicas is 0: no Pods run"
+    if spec.autoscaling.provider == "builtin":
+        return "nobody asks for it: no Pods run, and it wakes with the first request"
+    return "somebody else scaled it to zero: no Pods run"
 
 
 def _route_ready(seen: Seen) -> Verdict:
@@ -220,10 +228,12 @@ def _progressing(spec: ModelDeploymentSpec, seen: Seen, counts: _Counts) -> Verd
 
 
 def _degraded(seen: Seen, counts: _Counts) -> Verdict:
-    """Some serve and some cannot, though nothing is being rolled out."""
+    """Some serve and some cannot, though nothing is being rolled out and they had their time."""
     if 0 < counts.ready < counts.wanted:
         found = _first_trouble(seen)
-        if found is not None or not counts.rolling:
+        starting = sum(map(pods.is_starting, seen.pods))
+        short = counts.ready + starting < counts.wanted and not counts.rolling
+        if found is not None or short:
             said = f": {found.message}" if found else ""
             reason = found.reason if found else "NoReadyReplicas"
             message = f"{counts.ready} of {counts.wanted} replicas are ready{said}"

@@ -60,6 +60,13 @@ def is_over(pod: Pod) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
+def is_starting(pod: Pod) -> bool:
+    """It has not served yet, and nothing is wrong with it."""
+    if is_ready(pod) or is_ending(pod) or is_over(pod) or unscheduled(pod) or trouble(pod):
+        return False
+    return not any(status.get("started") for status in _statuses(pod))
+
+
 def is_creating(pod: Pod) -> bool:
     """A node has it and makes its volumes, sandbox and image: what is wrong then, events tell."""
     if node(pod) is None or is_ending(pod) or is_over(pod):

@@ -114,6 +114,7 @@ def test_pods_belong_to_the_model_of_their_own_namespace() -> None:
     [
         ({"suspended": True, "wanted": 0}, "suspended"),
         ({"wanted": 0}, "scaled to zero"),
+        ({"wanted": 2, "reason": "ScaledToZero"}, "started now"),
         ({"reason": "Loading"}, "loading"),
         ({"reason": "OutOfMemory"}, "out of memory"),
         ({"reason": "SomethingNew"}, "none has become ready"),

@@ -102,6 +102,21 @@ def test_a_model_is_read_with_defaults_for_what_is_not_said() -> None:
     assert model.timeouts.total is None and model.suspended
 
 
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({"replicas": 0}, 0),
+        ({"replicas": 3}, 3),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 4}}, 4),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 4, "provider": "keda"}}, 0),
+    ],
+)
+def test_a_model_that_starts_when_asked_for_is_not_off(spec: dict[str, Any], wanted: int) -> None:
+    raw = model_object(**{"replicas": None, **spec})
+    model = parse_model(raw)
+    assert model is not None and model.wanted == wanted
+
+
 def test_objects_that_are_being_deleted_are_gone() -> None:
     for raw, parse in ((model_object(), parse_model), (key_object(new_key()), parse_key)):
         raw["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

@@ -13,7 +13,8 @@ REPORTED = [
     ({"accelerator": {"type": "amd"}}, "accelerator.type"),
     ({"engine": {"type": "external", "external": {"url": "https://x"}}}, "engine.external"),
     ({"engine": {"type": "mlx", "echo": {"seed": 1}}}, "engine.echo"),
-    ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
+    ({"autoscaling": {"maxReplicas": 2, "provider": "keda"}}, "autoscaling.provider"),
+    ({"autoscaling": {"maxReplicas": 2, "provider": "hpa"}}, "autoscaling.provider"),
     ({"batching": {}}, "batching"),
     ({"batching": {}, "model": {"task": "embedding"}, "engine": {"type": "vllm"}}, "batching"),
     ({"promptCache": {}, "engine": {"type": "echo"}}, "promptCache"),
@@ -42,6 +43,7 @@ HONORED = [
     {"promptCache": {"enabled": True, "maxBytes": "2Gi"}, "engine": {"type": "vllm"}},
     {"promptCache": {"enabled": False}, "engine": {"type": "vllm"}},
     {"auth": {"required": True}},
+    {"autoscaling": {"minReplicas": 0, "maxReplicas": 2, "scaleDownDelay": "5m"}},
     {"replicas": 3, "suspend": True, "nodeSelector": {"a": "b"}},
     {"model": {"name": "x", "aliases": ["y"], "contextLength": 5}},
 ]
@@ -50,6 +52,13 @@ HONORED = [
 @pytest.mark.parametrize(("spec", "field"), REPORTED)
 def test_a_field_without_effect_is_reported(spec, field):
     assert unsupported_by_model(a_spec(**spec)) == (field,)
+
+
+def test_there_is_nothing_to_scale_outside_of_the_cluster():
+    outside = {"type": "external", "external": {"url": "https://x"}}
+    assert "autoscaling" in unsupported_by_model(
+        a_spec(engine=outside, autoscaling={"maxReplicas": 2})
+    )
 
 
 @pytest.mark.parametrize("spec", HONORED)

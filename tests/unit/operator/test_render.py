@@ -1,5 +1,6 @@
 """What a spec becomes: the same bytes for the same spec, and each field where it belongs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,9 +109,32 @@ def test_replicas(spec, replicas):
     assert child(a_model(**spec), "Deployment")["spec"]["replicas"] == replicas
 
 
-def test_replicas_are_left_to_who_scales():
-    spec = child(a_model(autoscaling={"maxReplicas": 3}), "Deployment")["spec"]
-    assert "replicas" not in spec
+@pytest.mark.parametrize(
+    ("bounds", "scaled", "replicas"),
+    [
+        ({"maxReplicas": 3}, None, 1),
+        ({"minReplicas": 0, "maxReplicas": 3}, None, 0),
+        ({"minReplicas": 0, "maxReplicas": 3}, 2, 2),
+        ({"minReplicas": 2, "maxReplicas": 3}, 0, 2),
+        ({"minReplicas": 0, "maxReplicas": 3}, 7, 3),
+    ],
+)
+def test_with_autoscaling_replicas_follow_the_load_within_the_bounds(bounds, scaled, replicas):
+    model = replace(a_model(autoscaling=bounds), scaled=scaled)
+    assert child(model, "Deployment")["spec"]["replicas"] == replicas
+
+
+def test_another_number_of_replicas_is_no_rollout():
+    model = a_model(autoscaling={"maxReplicas": 3})
+    one, two = (child(replace(model, scaled=n), "Deployment")["spec"] for n in (1, 2))
+    assert one["replicas"] != two["replicas"]
+    assert one["template"] == two["template"]
+
+
+@pytest.mark.parametrize("provider", ["keda", "hpa"])
+def test_replicas_are_left_to_who_scales(provider):
+    model = a_model(autoscaling={"maxReplicas": 3, "provider": provider})
+    assert "replicas" not in child(model, "Deployment")["spec"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,13 @@ from support.models import a_model
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z"
 
 
+SETTLED = {
+    "metadata": {"generation": 1},
+    "spec": {"replicas": 2},
+    "status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2},
+}
+
+
 def a_pod(status: dict[str, Any], name: str = "p", node: str = "n1") -> dict[str, Any]:
     body = pods.pod(name, "team-a", "qwen")
     return {**body, "spec": {"nodeName": node}, "status": status}
@@ -143,6 +150,26 @@ def test_nothing_wanted_is_no_failure(spec, reason):
     assert verdict(found, "Ready") == ("False", reason)
     assert verdict(found, "Progressing") == ("False", "Settled")
     assert found["phase"] == reason
+
+
+def test_a_model_that_is_scaled_to_zero_by_load_says_that_it_wakes():
+    found = status(a_model(autoscaling={"minReplicas": 0, "maxReplicas": 2}))
+    assert (found["phase"], found["ready"]) == ("ScaledToZero", "0/0")
+    (ready,) = [c for c in found["conditions"] if c["type"] == "Ready"]
+    assert ready["reason"] == "ScaledToZero"
+    assert "wakes with the first request" in ready["message"]
+
+
+def test_one_more_that_starts_is_progress_and_one_that_serves_no_more_is_degraded():
+    starting = a_pod(pods.waiting("ContainerCreating"), "new")
+    two = (a_pod(pods.serving()), starting)
+    found = status(a_model(replicas=2), deployment=SETTLED, pods=two)
+    assert verdict(found, "Degraded")[0] == "False"
+    assert verdict(found, "Progressing") == ("True", "Loading")
+    (container,) = starting["status"]["containerStatuses"]
+    container |= {"started": True, "state": {"running": {}}}
+    found = status(a_model(replicas=2), deployment=SETTLED, pods=two)
+    assert verdict(found, "Degraded") == ("True", "NoReadyReplicas")
 
 
 def test_a_lost_node_is_named():
