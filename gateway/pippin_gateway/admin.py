@@ -73,7 +73,7 @@ class Admin:
         elif path == USAGE_PATH:
             await self._usage(scope, send)
         elif path == DEMAND_PATH:
-            await answer_json(send, self._demand.report().model_dump())
+            await answer_json(send, self._demand.report())
         elif path.startswith(REQUESTS_PATH):
             await self._request(path.removeprefix(REQUESTS_PATH), send)
         else:

@@ -7,8 +7,7 @@ each model was last asked for, which costs a request one entry in a table.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from pippin_contract.demand import DemandReport, ModelDemand
+from typing import Any
 
 from .catalog.model import Catalog, Model
 from .routing.balance import Balance
@@ -35,20 +34,17 @@ class Demand:
         """A request that began then wants one of its replicas."""
         self._last[model] = at
 
-    def report(self) -> DemandReport:
+    def report(self) -> dict[str, Any]:
+        """What `pippin_contract.demand` describes. Only who was asked for can have requests."""
         models, now = self._catalog().by_ref, self._clock()
         self._last = {ref: at for ref, at in self._last.items() if ref in models}
-        told = (self._of(models[ref], now) for ref in models)
-        return DemandReport(models=tuple(one for one in told if one is not None))
+        told = [self._of(models[ref], max(0.0, now - at)) for ref, at in self._last.items()]
+        return {"version": 1, "models": told}
 
-    def _of(self, model: Model, now: float) -> ModelDemand | None:
-        last, waiting = self._last.get(model.ref), self._waiting.of(model.ref)
-        in_flight = sum(self._balance.load(replica) for replica in model.replicas)
-        if last is None and not waiting and not in_flight:
-            return None
-        return ModelDemand(
-            model=model.ref,
-            in_flight=in_flight,
-            waiting=waiting,
-            asked_seconds_ago=None if last is None else max(0.0, now - last),
-        )
+    def _of(self, model: Model, ago: float) -> dict[str, Any]:
+        return {
+            "model": model.ref,
+            "in_flight": sum(map(self._balance.load, model.replicas)),
+            "waiting": self._waiting.of(model.ref),
+            "asked_seconds_ago": round(ago, 3),
+        }

@@ -21,7 +21,7 @@ class ModelDemand(Frozen):
     #: Requests that are held until a replica is ready.
     waiting: int = Field(default=0, ge=0)
     #: Since a request last wanted a replica, also one that was refused for want of one.
-    asked_seconds_ago: float | None = Field(default=None, ge=0)
+    asked_seconds_ago: float = Field(ge=0)
 
 
 class DemandReport(Frozen):

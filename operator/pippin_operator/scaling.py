@@ -85,6 +85,8 @@ class Record:
         #: Since when so many were needed; each more than all that came after it.
         self._needs: deque[tuple[float, int]] = deque()
         self._starting: float | None = None
+        #: When it was last asked for: a gateway that starts knows nothing of before.
+        self._asked: float | None = None
 
     def judge(
         self, policy: Policy, demand: Demand, running: Running, now: float
@@ -95,7 +97,7 @@ class Record:
         needs = max(self._by_load(policy, demand), self._to_start(policy, running, now))
         known = demand.whole and bool(self._needs)
         self._keep(needs if known else max(needs, has), now, policy.delay)
-        asked = int(demand.asked_ago is not None and demand.asked_ago < policy.remembered)
+        asked = self._was_asked(policy, demand, now)
         up = policy.bounded(max(needs, asked))
         if running.broken:
             up = min(up, max(has, 1))
@@ -107,6 +109,12 @@ class Record:
     def _by_load(self, policy: Policy, demand: Demand) -> int:
         looks = len(self._loads)
         return -(-(sum(self._loads) + demand.waiting * looks) // (policy.target * looks))
+
+    def _was_asked(self, policy: Policy, demand: Demand, now: float) -> int:
+        """One replica, while the last request is not forgotten."""
+        if demand.asked_ago is not None:
+            self._asked = max(self._asked or 0.0, now - demand.asked_ago)
+        return int(self._asked is not None and now - self._asked < policy.remembered)
 
     def _to_start(self, policy: Policy, running: Running, now: float) -> int:
         """The first replica is not taken away before it could serve: it would never come to it."""

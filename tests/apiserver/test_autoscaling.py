@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from pippin_operator.scaling import LOOKS
+from support import pods
 from support.eventually import eventually
 from support.gateway_process import Process
 from support.kubectl_pippin import Typed
 from support.manifests import key, model
 from support.operator_process import SYSTEM, Cluster, Operator
-from support.pods_by_hand import gateway_pod, known_gateway, pod
+from support.pods_by_hand import account, gateway_pod, known_gateway, pod
 from support.upstreams import Turn, Upstream, answer, upstream
 
 #: Looks after which every delay of these tests is over.
-MANY = 15
+MANY = 12
 SCALING = {
     "minReplicas": 0,
     "maxReplicas": 4,
@@ -57,17 +59,23 @@ class Scaled:
     async def ask(self) -> int:
         headers = {"authorization": f"Bearer {self.given}"}
         body = {"model": "qwen", "messages": []}
-        try:
-            done = await self.gateway.http.post("/v1/chat/completions", json=body, headers=headers)
-        except httpx.TransportError:
-            return 0
-        return done.status_code
+        path, http = "/v1/chat/completions", self.gateway.http
+        return (await http.post(path, json=body, headers=headers, timeout=60)).status_code
 
-    async def answered(self) -> int:
-        return await eventually(self.ask, until=lambda code: code == 200)
+    async def is_known(self) -> bool:
+        """The gateway takes the key and knows the model."""
+        headers = {"authorization": f"Bearer {self.given}"}
+        return "qwen" in (await self.gateway.http.get("/v1/models", headers=headers)).text
 
     def serves(self) -> None:
         pod(self.cluster, "qwen-0", self.replica.port, self.namespace, {})
+
+    def crashes(self) -> None:
+        account(self.cluster, self.namespace)
+        self.cluster.create("pods", pods.pod("qwen-0", self.namespace, "qwen"))
+        died = pods.terminated(1, message="ModelCorrupted: model.safetensors is cut off")
+        says = pods.waiting("CrashLoopBackOff", died=died)
+        self.cluster.set_status("pods", self.namespace, "qwen-0", says)
 
     async def reaches(self, wanted: int) -> None:
         def found() -> int:
@@ -114,7 +122,9 @@ async def scaled(
 
     async with known_gateway(cluster, tmp_path) as gateway, upstream(serve) as replica:
         given = Typed(cluster, namespace).held()
-        yield Scaled(cluster, namespace, gateway, replica, given, go)
+        one = Scaled(cluster, namespace, gateway, replica, given, go)
+        await eventually(one.is_known)
+        yield one
     cluster.delete("pods", namespace, "qwen-0")
 
 
@@ -125,12 +135,11 @@ async def test_a_model_wakes_grows_with_its_load_and_rests(
     await eventually(lambda: cluster.status(*status).get("phase") == "ScaledToZero")
     assert replicas(cluster, scaled.namespace) == 0
     async with asyncio.TaskGroup() as group:
-        group.create_task(scaled.answered())
+        asked = [group.create_task(scaled.ask())]
         await scaled.reaches(1)
         scaled.serves()
         await eventually(lambda: len(scaled.replica.requests) == 1)
-        for _ in range(7):
-            group.create_task(scaled.answered())
+        asked += [group.create_task(scaled.ask()) for _ in range(7)]
         await scaled.reaches(4)
         before = cluster.versions(scaled.namespace)
         operator.stop()
@@ -140,6 +149,7 @@ async def test_a_model_wakes_grows_with_its_load_and_rests(
         gateway_pod(cluster, "gateway-1", 1)
         await eventually(lambda: "pippin_operator_gateways_silent 1.0" in operator.read("/metrics"))
         scaled.go.set()
+    assert [one.result() for one in asked] == [200] * 8
     await looks(operator)
     assert replicas(cluster, scaled.namespace) == 4
     cluster.delete("pods", SYSTEM, "gateway-1")
@@ -152,6 +162,27 @@ async def test_a_model_wakes_grows_with_its_load_and_rests(
     settled = operator.writes()
     await looks(operator)
     assert operator.writes() == settled
+
+
+async def test_who_cannot_serve_is_neither_multiplied_nor_woken_while_suspended(
+    cluster: Cluster, operator: Operator, scaled: Scaled
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(scaled.ask())]
+        await scaled.reaches(1)
+        scaled.crashes()
+        asked += [group.create_task(scaled.ask()) for _ in range(9)]
+    assert [one.result() for one in asked] == [503] * 10
+    await looks(operator, LOOKS)
+    assert replicas(cluster, scaled.namespace) == 1
+    cluster.plane.kubectl(
+        *("-n", scaled.namespace, "patch", "mdep/qwen", "--type=merge"),
+        *("-p", '{"spec": {"suspend": true}}'),
+    )
+    await scaled.reaches(0)
+    assert await eventually(scaled.ask, until=lambda code: code == 503) == 503
+    await looks(operator, LOOKS)
+    assert replicas(cluster, scaled.namespace) == 0
 
 
 async def test_without_a_gateway_what_runs_stays_within_its_bounds(
@@ -167,6 +198,9 @@ async def test_without_a_gateway_what_runs_stays_within_its_bounds(
     bounds(0, 4)
     await looks(operator)
     assert replicas(cluster, namespace) == 2
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        cluster.plane.kubectl("-n", namespace, "scale", "mdep/qwen", "--replicas=4")
+    assert "replicas and autoscaling exclude each other" in str(refused.value.stderr)
     bounds(3, 4)
     await eventually(lambda: replicas(cluster, namespace) == 3)
     bounds(0, 1)

@@ -15,8 +15,7 @@ from support.operator_process import SYSTEM, Cluster
 
 def pod(cluster: Cluster, name: str, port: int, namespace: str, labels: dict[str, str]) -> None:
     """One that a native node would run, which listens on that port of this machine."""
-    core = f"/api/v1/namespaces/{namespace}"
-    cluster.plane.api.ensure(f"{core}/serviceaccounts", {"metadata": {"name": "default"}})
+    account(cluster, namespace)
     raw = pod_object(name, port)
     raw["metadata"]["labels"] |= labels
     raw["metadata"] |= {"namespace": namespace}
@@ -26,6 +25,12 @@ def pod(cluster: Cluster, name: str, port: int, namespace: str, labels: dict[str
         condition |= {"lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "ByHand"}
     cluster.create("pods", raw)
     cluster.set_status("pods", namespace, name, raw["status"])
+
+
+def account(cluster: Cluster, namespace: str) -> None:
+    """Without controllers nobody makes the one that Pods are admitted with."""
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    cluster.plane.api.ensure(accounts, {"metadata": {"name": "default"}})
 
 
 def gateway_pod(cluster: Cluster, name: str, port: int) -> None:

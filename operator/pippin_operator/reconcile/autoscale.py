@@ -166,10 +166,9 @@ def _sums(reports: Iterable[DemandReport]) -> dict[str, list[ModelDemand]]:
 
 
 def _demand(told: list[ModelDemand], *, whole: bool) -> Demand:
-    asked = [one.asked_seconds_ago for one in told if one.asked_seconds_ago is not None]
     return Demand(
         in_flight=sum(one.in_flight for one in told),
         waiting=sum(one.waiting for one in told),
-        asked_ago=min(asked, default=None),
+        asked_ago=min((one.asked_seconds_ago for one in told), default=None),
         whole=whole,
     )

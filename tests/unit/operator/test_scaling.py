@@ -129,6 +129,13 @@ def test_short_requests_between_looks_keep_the_last_one() -> None:
     assert set(model.looks(Demand(asked_ago=30), during=600)) == {1}
 
 
+def test_a_request_counts_although_the_gateway_that_had_it_is_gone() -> None:
+    model = Model(replicas=1)
+    model.looks(Demand(asked_ago=1), during=DELAY + EVERY)
+    assert set(model.looks(IDLE, during=DELAY - 2 * EVERY)) == {1}
+    assert model.looks(IDLE, during=EVERY * 2)[-1] == 0
+
+
 def test_the_fewest_stay_however_idle() -> None:
     model = Model(a_policy(least=2), replicas=2)
     assert set(model.looks(IDLE, during=600)) == {2}
