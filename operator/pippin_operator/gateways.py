@@ -58,10 +58,9 @@ class Gateways:
     async def _read(self, url: str) -> bytes:
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
-                body = await answer.content.read(_MOST_BYTES)
                 if answer.status != 200:
                     raise Silent(f"it answered with {answer.status}")
-                return body
+                return await _whole(answer.content)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Silent(f"it cannot be reached: {type(error).__name__}") from error
 
@@ -78,6 +77,16 @@ def where(pod: Manifest) -> Endpoint | None:
     if found is not None and found.pin:
         raise Silent("it runs on a machine that is only reached through its agent")
     return found
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """All parts: one read returns what has come by then."""
+    body = bytearray()
+    async for part in content.iter_any():
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise Silent(f"its answer has more than {_MOST_BYTES} bytes")
+    return bytes(body)
 
 
 def _understood(load: Callable[[bytes], Report], body: bytes) -> Report:
