@@ -28,6 +28,7 @@ from .answering import Kitchen
 from .engines.base import Embedder, Generator, Host
 from .familiar import Familiar
 from .figures import Figures
+from .hardware.watch import Watch
 from .lifecycle import Lifecycle
 from .measure import Measure
 from .routes import (
@@ -115,7 +116,8 @@ def create_app(
         health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
         metrics.router(admission, lifecycle, telemetry),
         diagnostics.router(
-            diagnostics.Diagnostics(config, lifecycle, figures, clock), verify or _nobody
+            diagnostics.Diagnostics(config, lifecycle, figures, Watch(clock.monotonic), clock),
+            verify or _nobody,
         ),
         admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
     ):

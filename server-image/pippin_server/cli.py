@@ -1,4 +1,4 @@
-"""The command line: serve, check, drain."""
+"""The command line: serve, check, hardware, drain."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from typing import Any
 import structlog
 
 from pippin_contract import __version__, native, wire
+from pippin_contract.serverconfig import EngineName
 from pippin_edge import logs
 from pippin_edge.clock import SYSTEM
 
 from . import keys, process
 from . import settings as told
 from .checks import Report, examine
+from .engines import registry
+from .hardware import detect
+from .hardware import report as hardware
+from .hardware.choice import choose
 
 log = structlog.get_logger("pippin.server")
 
@@ -30,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "drain":
         return _drain(parsed["port"])
     as_json = parsed.pop("json", False)
+    if command == "hardware":
+        return _hardware(as_json=as_json)
     try:
         plan = _plan(parsed)
     except told.SettingsError as error:
@@ -70,7 +77,7 @@ def _run(plan: process.Plan) -> int:
 
 def _plan(flags: dict[str, Any]) -> process.Plan:
     settings = told.load(flags)
-    config = told.server_config(settings)
+    config = told.server_config(settings, _preferred)
     host, port = told.address(settings, config)
     try:
         verify = keys.verifier(config.auth, settings.api_keys_file, SYSTEM)
@@ -89,6 +96,23 @@ def _refuse(command: str, problems: list[str], as_json: bool) -> int:
     if command == "serve":
         process.write_termination_message("ConfigInvalid", "; ".join(problems))
     return wire.EXIT_CONFIG
+
+
+def _preferred() -> EngineName:
+    """Never the echo engine: nobody wants it who does not say so."""
+    taken = choose(detect.detect(), registry.versions()).engine
+    return "mlx" if taken == "echo" else taken
+
+
+def _hardware(*, as_json: bool) -> int:
+    found = detect.detect()
+    choice = choose(found, registry.versions())
+    print(
+        json.dumps(hardware.payload(found, choice), indent=1)
+        if as_json
+        else hardware.table(found, choice)
+    )
+    return 0
 
 
 def _drain(port: int | None) -> int:
@@ -115,6 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, check):
         _add_settings(command)
     check.add_argument("--json", action="store_true", help="the report as JSON")
+    found = commands.add_parser("hardware", help="say what is here, and for which engine it is")
+    found.add_argument("--json", action="store_true", help="the same as JSON")
     drain = commands.add_parser("drain", help="let the server on this machine finish")
     drain.add_argument("--port", type=int)
     return parser

@@ -6,7 +6,7 @@ The only module that reads the environment. Everything wrong is reported at once
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     engine: EngineName | None = Field(
         default=None,
         validation_alias=_names("ENGINE"),
-        description="mlx, vllm or echo; absent: mlx.",
+        description="mlx, vllm or echo; absent: what `pippin-server hardware` would take.",
     )
     task: Task = Field(
         default="chat",
@@ -227,9 +227,12 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def server_config(settings: Settings) -> ServerConfig:
-    """The operator's file, or one made from the settings for a standalone server."""
-    config = _from_file(settings.config) if settings.config else _standalone(settings)
+def server_config(
+    settings: Settings, preferred: Callable[[], EngineName] = lambda: "mlx"
+) -> ServerConfig:
+    """The operator's file, or one made from the settings for a standalone server, with the
+    `preferred` engine where none is told."""
+    config = _from_file(settings.config) if settings.config else _standalone(settings, preferred)
     changed: dict[str, Any] = {}
     if settings.max_concurrency is not None:
         changed["max_concurrency"] = settings.max_concurrency
@@ -270,7 +273,7 @@ def _from_file(path: Path) -> ServerConfig:
         raise SettingsError([f"{path.name}: {line}" for line in _lines(error)]) from error
 
 
-def _standalone(settings: Settings) -> ServerConfig:
+def _standalone(settings: Settings, preferred: Callable[[], EngineName]) -> ServerConfig:
     if not settings.model and settings.engine != "echo":
         raise SettingsError(["model: give --model DIR or --config FILE (or --engine echo)"])
     name = settings.name or Path(settings.model.partition("#")[0]).name or "echo"
@@ -278,7 +281,7 @@ def _standalone(settings: Settings) -> ServerConfig:
     return ServerConfig(
         name=name,
         served_name=name,
-        engine=settings.engine or "mlx",
+        engine=settings.engine or preferred(),
         engine_args=settings.engine_args,
         echo=settings.echo,
         model=ModelConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,17 @@ def test_drain_without_a_server_fails(tmp_path: Path) -> None:
     done = run_cli("drain", "--port", str(free_port()))
     assert done.returncode == 1
     assert "nothing to drain" in done.stderr
+
+
+def test_hardware_says_what_is_here_and_which_engine_takes_it(tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Tesla T4, 15360, 0, 550.54.15, 7.5'\n")
+    program.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    told = json.loads(run_cli("hardware", "--json", env=path).stdout)
+    assert told["memory"]["usable"] > 0 and told["cpu"]["usable"] > 0
+    assert "Tesla T4" in [one["name"] for one in told["accelerators"]]
+    done = run_cli("hardware", env=path)
+    assert done.returncode == 0, done.stderr
+    assert "cuda       Tesla T4, 15.0 GiB" in done.stdout
+    assert f"engine     {told['choice']['engine']} on" in done.stdout

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.eventually import eventually
 from support.promlint import problems
 from support.servers import Running, echo_config, serving
 
@@ -76,6 +79,44 @@ async def test_diagnostics_say_what_there_is(echo: Running) -> None:
     )
     assert found["config"]["context_length"] == 1000
     assert 0 <= found["diagnostics_latency_ms"] < 10
+
+
+async def test_diagnostics_tell_of_the_gpus_memory_where_there_is_one(tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    line = "NVIDIA H100 80GB HBM3, 81920, 20480, 550.54.15, 9.0"
+    program.write_text(f"#!/bin/sh\necho '{line}'\necho '{line}'\n")
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    async with serving(tmp_path, echo_config(), env=env) as server:
+
+        async def vram() -> dict[str, Any]:
+            found: dict[str, Any] = (await told(server, "/internal/diagnostics"))["vram"]
+            return found
+
+        await eventually(lambda: _enabled(vram), within=10)
+        assert await vram() == {
+            "enabled": True,
+            "total_gb": 160.0,
+            "max_gb": 160.0,
+            "available_gb": 120.0,
+            "usage_percent": 25.0,
+            "model_count": 1,
+        }
+        hardware = (await told(server, "/status"))["hardware"]
+        assert [one["kind"] for one in hardware["accelerators"]] == ["cuda", "cuda"]
+
+
+async def _enabled(vram: Callable[[], Awaitable[dict[str, Any]]]) -> bool:
+    return (await vram())["enabled"] is True
+
+
+async def test_status_tells_what_the_machine_has(echo: Running) -> None:
+    hardware = (await told(echo, "/status"))["hardware"]
+    assert hardware["memory_bytes"] == hardware["memory"]["usable"] > 0
+    assert hardware["cpus"] == hardware["cpu"]["usable"] > 0
+    assert (await told(echo, "/internal/diagnostics"))["vram"]["enabled"] is bool(
+        [one for one in hardware["accelerators"] if one["used"] is not None]
+    )
 
 
 async def test_a_server_that_loads_says_so(tmp_path: Path) -> None:

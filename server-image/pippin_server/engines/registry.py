@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Surroundings:
 def missing(engine: str) -> list[str]:
     """Packages that the engine needs and that are not here."""
     return [name for name in _PACKAGES[engine] if importlib.util.find_spec(name) is None]
+
+
+def versions() -> dict[str, str]:
+    """Of what each engine that is installed computes with; the echo engine computes nothing."""
+    here = (name for name, packages in _PACKAGES.items() if packages and not missing(name))
+    return {name: importlib.metadata.version(_PACKAGES[name][0]) for name in here}
 
 
 def problems(config: ServerConfig) -> list[str]:

@@ -19,8 +19,9 @@ from pippin_edge.clock import Clock
 from pippin_edge.errors import BadRequest
 from pippin_edge.metrics import CONTENT_TYPE
 
-from ..engines import memory
 from ..figures import WINDOW, Figures
+from ..hardware.report import described
+from ..hardware.watch import Watch
 from ..lifecycle import Lifecycle
 from .admin import require_insider
 from .json import answer
@@ -32,8 +33,15 @@ class Diagnostics:
     """What there is to tell of one model's server."""
 
     def __init__(
-        self, config: ServerConfig, lifecycle: Lifecycle, figures: Figures, clock: Clock
+        self,
+        config: ServerConfig,
+        lifecycle: Lifecycle,
+        figures: Figures,
+        hardware: Watch,
+        clock: Clock,
     ) -> None:
+        hardware.now()  # so that it is known by the time somebody asks
+        self._hardware = hardware
         self._config = config
         self._lifecycle = lifecycle
         self._figures = figures
@@ -70,8 +78,7 @@ class Diagnostics:
             "status": "ok" if why is None else "unhealthy",
             "handler_initialized": lifecycle.stage == "ready",
             "registry_initialized": True,
-            # What a GPU's memory holds nobody has looked at yet.
-            "vram": {"enabled": False, "model_count": int(lifecycle.stage == "ready")},
+            "vram": self._vram(),
             "models": self._models(),
             "cache": self._cache(),
             "queue": {
@@ -106,11 +113,34 @@ class Diagnostics:
             },
             "cache": self._cache(),
             "models": self._models(),
-            "hardware": {"cpus": os.cpu_count(), "memory_bytes": memory.limit()},
+            "hardware": self._machine(),
         }
         if why is not None:
             found["reason"] = why
         return found
+
+    def _machine(self) -> dict[str, object]:
+        found = self._hardware.now()
+        if found is None:
+            return {"cpus": os.cpu_count(), "notes": ["not looked at yet"]}
+        totals = {"cpus": found.cpu.usable, "memory_bytes": found.memory.usable}
+        return {**totals, **described(found)}
+
+    def _vram(self) -> dict[str, object]:
+        """Of all GPUs that have memory of their own, together."""
+        found = self._hardware.now()
+        gpus = [
+            (gpu.memory, gpu.used)
+            for gpu in (found.accelerators if found else ())
+            if gpu.memory and gpu.used is not None and not gpu.unified
+        ]
+        told: dict[str, object] = {"enabled": bool(gpus)}
+        if gpus:
+            total, used = sum(size for size, _ in gpus), sum(used for _, used in gpus)
+            told |= {"total_gb": round(total / GIB, 3), "max_gb": round(total / GIB, 3)}
+            told |= {"available_gb": round((total - used) / GIB, 3)}
+            told |= {"usage_percent": round(100 * used / total, 1)}
+        return {**told, "model_count": int(self._lifecycle.stage == "ready")}
 
     def _cache(self) -> dict[str, object]:
         """Tokens of prompts that the engine had already, and that it had to read; what it keeps."""

@@ -8,22 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pippin_server.engines import memory
 from pippin_server.engines.vllm import surroundings
 from pippin_server.engines.vllm.offspring import LastWords, settle_in
 
 GIB = 2**30
-
-
-def test_a_containers_limit_is_found_in_either_version_of_control_groups(tmp_path: Path) -> None:
-    one, two = tmp_path / "memory.limit_in_bytes", tmp_path / "memory.max"
-    one.write_text(f"{GIB}\n")
-    two.write_text("max\n")
-    machine = memory.limit(())
-    assert memory.limit((two,)) == machine
-    assert memory.limit((two, one, tmp_path / "absent")) == GIB
-    one.write_text("9223372036854771712\n")  # version 1's way of saying none
-    assert memory.limit((one,)) == machine
 
 
 @pytest.mark.parametrize(

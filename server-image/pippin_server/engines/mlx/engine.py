@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pippin_contract.serverconfig import PromptCacheConfig
 
-from .. import memory
+from ...hardware.budget import budget
 from ..base import (
     Activity,
     Delta,
@@ -118,7 +118,7 @@ class MlxEngine:
         wanted = self._cache_config.max_bytes
         if wanted is not None:
             return wanted
-        return max(0, min(_MOST_CACHE, (memory.limit() - weights) // _CACHE_SHARE))
+        return max(0, min(_MOST_CACHE, (budget().bytes - weights) // _CACHE_SHARE))
 
     def _usable_context(self, of_model: int) -> int:
         wanted = self._wanted_context or of_model

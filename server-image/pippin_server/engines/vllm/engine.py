@@ -16,7 +16,8 @@ from prometheus_client.metrics_core import Metric
 
 from pippin_edge.asgi import App, Receive, Scope, Send
 
-from .. import memory, weights
+from ...hardware.budget import budget
+from .. import weights
 from ..base import Activity, Host, Loaded, LoadFailed, Progress
 from . import surroundings
 
@@ -191,7 +192,7 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     if arguments.kv_cache_memory_bytes is None and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(
-            weights.size(path), memory.limit()
+            weights.size(path), budget().bytes
         )
 
 
