@@ -6,7 +6,6 @@ The report of `pippin-server check`, and what `serve` refuses to start with.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,11 +16,10 @@ from pippin_contract import native
 from pippin_contract.serverconfig import ServerConfig
 
 from .engines import registry, weights
+from .engines.mlx.fit import Fit
 from .models import integrity
 
 Level = Literal["error", "warning", "ok"]
-#: Weights need their size once more for what is computed with them.
-_HEADROOM = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +67,18 @@ class Report:
         return "\n".join(lines)
 
 
-def examine(config: ServerConfig, host: str, port: int, environ: Mapping[str, str]) -> Report:
+def examine(
+    config: ServerConfig,
+    surroundings: registry.Surroundings,
+    host: str,
+    port: int,
+    environ: Mapping[str, str],
+) -> Report:
     return Report(
         (
             *_engine(config),
             *_address(host, port, config),
-            *_model(config, environ),
+            *_model(config, surroundings, environ),
             *_auth(config),
         )
     )
@@ -108,7 +112,9 @@ def _address(host: str, port: int, config: ServerConfig) -> Iterator[Check]:
         )
 
 
-def _model(config: ServerConfig, environ: Mapping[str, str]) -> Iterator[Check]:
+def _model(
+    config: ServerConfig, surroundings: registry.Surroundings, environ: Mapping[str, str]
+) -> Iterator[Check]:
     model = config.model
     if not registry.needs_weights(config):
         return
@@ -129,17 +135,15 @@ def _model(config: ServerConfig, environ: Mapping[str, str]) -> Iterator[Check]:
     if not found:
         size = weights.size(path)
         yield Check("model", "ok", f"{path.name}, {size / 2**20:.0f} MiB of weights")
-        yield from _memory(size)
+        if config.engine == "mlx" and not registry.problems(config):
+            yield from _memory(registry.fitting(config, surroundings).of(path))
 
 
-def _memory(size: int) -> Iterator[Check]:
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size * _HEADROOM > machine:
-        yield Check(
-            "memory",
-            "warning",
-            f"{size / 2**30:.1f} GiB of weights, {machine / 2**30:.1f} GiB of memory",
-        )
+def _memory(fit: Fit) -> Iterator[Check]:
+    if fit.problem is not None:
+        yield Check("memory", "error", fit.problem, "InsufficientMemory")
+    elif fit.warning is not None:
+        yield Check("memory", "warning", fit.warning)
 
 
 def _auth(config: ServerConfig) -> Iterator[Check]:

@@ -41,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = _plan(parsed)
     except told.SettingsError as error:
         return _refuse(command, error.problems, as_json)
-    report = examine(plan.config, plan.host, plan.port, told.environment())
+    around = plan.surroundings()
+    report = examine(plan.config, around, plan.host, plan.port, told.environment())
     if command == "check":
-        report = report.and_arguments(plan.config, plan.surroundings())
+        report = report.and_arguments(plan.config, around)
         print(json.dumps(report.payload(), indent=1) if as_json else report.text())
         return wire.EXIT_CONFIG if report.errors else 0
     return _serve(plan, report)
@@ -161,4 +162,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     kept = "keep prefixes of prompts"
     add("--prompt-cache", action=argparse.BooleanOptionalAction, default=None, help=kept)
     add("--prompt-cache-bytes", metavar="SIZE", help="memory for them, such as 2Gi (engine mlx)")
+    add("--memory-limit", metavar="SIZE", help="memory that the server may take, such as 16Gi")
+    add("--memory-check", choices=["refuse", "warn"], help="what to do with a model too large")
     add("--log-level", choices=["debug", "info", "warning", "error"])

@@ -50,9 +50,11 @@ class Plan:
     verify: Verify | None
 
     def surroundings(self) -> registry.Surroundings:
-        """Where an engine may write, below the cache."""
-        cache = native.resolve(str(self.settings.cache_dir), told.environment())
-        return registry.Surroundings(cache, self.settings.log_level)
+        """Where an engine may write, below the cache, and how much memory it may take."""
+        settings = self.settings
+        cache = native.resolve(str(settings.cache_dir), told.environment())
+        strict = settings.memory_check == "refuse"
+        return registry.Surroundings(cache, settings.log_level, settings.memory_limit, strict)
 
     def sources(self) -> sources.Surroundings:
         """What the model's source may use. Raises LoadFailed."""

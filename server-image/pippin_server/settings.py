@@ -140,6 +140,19 @@ class Settings(BaseSettings):
         description="Memory for them (`2Gi`); absent: the file's, else an eighth of what the"
         " weights leave, at most 2Gi. Engine mlx.",
     )
+    memory_limit: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=_names("MEMORY_LIMIT"),
+        description="Memory that the server may take (`16Gi`); absent: what the container's limit,"
+        " Metal and the machine leave. Engine mlx.",
+    )
+    memory_check: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        validation_alias=_names("MEMORY_CHECK"),
+        description="What happens to a model that does not fit into memory: it is refused, or a"
+        " warning is logged and it is tried. Engine mlx.",
+    )
     warmup: bool = Field(
         default=True,
         validation_alias=_names("WARMUP", "MLX_WARMUP"),
@@ -207,7 +220,7 @@ class Settings(BaseSettings):
         description="Write one line for each request.",
     )
 
-    @field_validator("prompt_cache_bytes", mode="before")
+    @field_validator("prompt_cache_bytes", "memory_limit", mode="before")
     @classmethod
     def _in_bytes(cls, told: object) -> object:
         return int(quantity(told)) if isinstance(told, str) else told

@@ -14,10 +14,16 @@ from support.servers import free_port, mlx_config, run_cli, started
 
 async def test_a_directory_is_served_under_its_own_name(tmp_path: Path, tiny_model: Path) -> None:
     arguments = ["--model", str(tiny_model), "--prompt-cache-bytes", "3Mi"]
+    arguments += ["--memory-limit", "200Mi", "--memory-check", "warn"]
     async with started(tmp_path, arguments) as server:
         (model,) = (await server.get("/v1/models")).json()["data"]
         assert model["id"] == "tiny"
-        assert (await server.get("/status")).json()["cache"]["capacity_bytes"] == 3 * 2**20
+        status = (await server.get("/status")).json()
+        assert status["cache"]["capacity_bytes"] == 3 * 2**20
+        memory = status["memory"]  # too little, and tried all the same, as it is told
+        assert (memory["limit_bytes"], memory["sequences_that_fit"]) == (200 * 2**20, 0)
+        assert memory["weight_bytes"] > 0 and memory["kv_bytes_per_token"] == 2 * 2 * 2 * 16 * 4
+        assert "memory.tight" in server.log and "256 MiB of program" in server.log
         answer = await server.post(
             "/v1/completions", {"model": "tiny", "prompt": "hello", "max_tokens": 3}
         )
@@ -92,6 +98,20 @@ def test_settings_that_are_wrong_are_named(
     done = run_cli("check", *arguments, env=env)
     assert done.returncode == 78
     assert named in done.stderr
+
+
+async def test_a_model_that_does_not_fit_ends_with_the_numbers_and_what_helps(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    arguments = ["--model", str(tiny_model), "--memory-limit", "200Mi"]
+    async with started(tmp_path, arguments, wait="nothing") as server:
+        assert await server.exit_code(within=60) == 78
+        reason, _, words = server.termination_message.partition(": ")
+        assert reason == "InsufficientMemory"
+        assert "256 MiB of program" in words and "the setting memory_limit is 200 MiB" in words
+        assert "MEMORY_CHECK=warn" in words
+    told = json.loads(run_cli("check", *arguments, "--port", str(free_port()), "--json").stdout)
+    assert told["valid"] is False and told["errors"] == [f"memory: {words}"]
 
 
 def test_drain_without_a_server_fails(tmp_path: Path) -> None:

@@ -185,11 +185,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What an engine knows of its model once it is loaded."""
+    """What an engine knows of its model once it is loaded. `memory`: what was reckoned before."""
 
     context_length: int
     bytes: int = 0
     details: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pippin_contract.serverconfig import ServerConfig
+from pippin_contract.serverconfig import PromptCacheConfig, ServerConfig
 
+from ..hardware.budget import budget
 from .base import Embedder, Generator, Host
 
 if TYPE_CHECKING:
+    from .mlx.fit import Fitting
     from .vllm.engine import Settings as VllmSettings
 
 #: Context of the echo engine when nobody sets one.
@@ -24,10 +27,13 @@ _PACKAGES = {"echo": (), "mlx": ("mlx", "mlx_lm"), "vllm": ("vllm",)}
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an engine with processes of its own must be told. `scratch`: where it may write."""
+    """What an engine must be told of the process. `scratch`: where it may write; `memory`: bytes
+    that it may take, None: what is found; `strict`: what does not fit is refused."""
 
     scratch: Path
     log_level: str
+    memory: int | None = None
+    strict: bool = True
 
 
 def missing(engine: str) -> list[str]:
@@ -85,39 +91,46 @@ def create(
 
         return VllmEngine(_vllm_settings(config, surroundings), clock)
     if config.model.task == "embedding":
-        return _embedder(config, clock)
+        return _embedder(config, surroundings, clock)
     if config.engine == "echo":
         from .echo import EchoEngine
 
         length = config.model.context_length or _ECHO_CONTEXT
         return EchoEngine(config.echo, context_length=length, clock=clock)
-    from .mlx import args
     from .mlx.engine import MlxEngine
 
-    return MlxEngine(
-        args.parse(config.engine_args),
-        batch=config.max_concurrency,
-        prompt_cache=config.prompt_cache,
-        context_length=config.model.context_length,
-        clock=clock,
+    return MlxEngine(fitting(config, surroundings), clock=clock)
+
+
+def fitting(config: ServerConfig, surroundings: Surroundings) -> Fitting:
+    """What decides whether a model for the engine mlx fits into memory."""
+    from .mlx import args
+    from .mlx.fit import Fitting, Wish
+
+    told, embeds = args.parse(config.engine_args), config.model.task == "embedding"
+    wish = Wish(
+        config.model.context_length,
+        1 if embeds else config.max_concurrency,
+        PromptCacheConfig(enabled=False) if embeds else config.prompt_cache,
+        told,
+        on_cpu=sys.platform != "darwin",
+        strict=surroundings.strict,
+        stateless=embeds,
     )
+    return Fitting(wish, budget(surroundings.memory))
 
 
-def _embedder(config: ServerConfig, clock: Callable[[], float]) -> Embedder:
+def _embedder(
+    config: ServerConfig, surroundings: Surroundings, clock: Callable[[], float]
+) -> Embedder:
     if config.engine == "echo":
         from .echo_embedder import EchoEmbedder
 
         length = config.model.context_length or _ECHO_CONTEXT
         return EchoEmbedder(config.echo, config.batching, context_length=length, clock=clock)
-    from .mlx import args
     from .mlx.embedder import MlxEmbedder
 
-    return MlxEmbedder(
-        args.parse(config.engine_args),
-        config.batching,
-        context_length=config.model.context_length,
-        clock=clock,
-    )
+    return MlxEmbedder(config.batching, fitting(config, surroundings), clock=clock)
 
 
 def _vllm_settings(config: ServerConfig, surroundings: Surroundings) -> VllmSettings:

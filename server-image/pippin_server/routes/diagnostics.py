@@ -113,6 +113,7 @@ class Diagnostics:
             },
             "cache": self._cache(),
             "models": self._models(),
+            "memory": lifecycle.loaded.memory if lifecycle.loaded else None,
             "hardware": self._machine(),
         }
         if why is not None:

@@ -19,12 +19,14 @@ import pytest
 from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
 
-from pippin_contract.serverconfig import Batching
+from pippin_contract.serverconfig import Batching, PromptCacheConfig
 from pippin_server.engines.base import LoadFailed, PromptRefused
 from pippin_server.engines.mlx import encoder, pooling, sentences
 from pippin_server.engines.mlx.args import Args
 from pippin_server.engines.mlx.embedder import MlxEmbedder
+from pippin_server.engines.mlx.fit import Fitting, Wish
 from pippin_server.engines.mlx.texts import Texts
+from pippin_server.hardware.budget import Budget
 from support import tinymodel
 from support.tinyencoder import CLS, MEAN, dump, make, pooled
 
@@ -84,7 +86,9 @@ def test_the_length_that_a_model_was_taught_is_its_context(tmp_path: Path) -> No
 
 async def test_a_context_beyond_the_model_s_own_is_refused(tmp_path: Path) -> None:
     make(tmp_path)
-    engine = MlxEmbedder(Args(), Batching(), context_length=41, clock=time.monotonic)
+    wish = Wish(41, 1, PromptCacheConfig(enabled=False), Args(), on_cpu=True, stateless=True)
+    fitting = Fitting(wish, Budget(0, "nobody says"))
+    engine = MlxEmbedder(Batching(), fitting, clock=time.monotonic)
     with pytest.raises(LoadFailed, match="41 is more than the model's own 40") as refused:
         await engine.load(tmp_path, lambda percent, message: None)
     assert refused.value.reason == "ContextTooLong"

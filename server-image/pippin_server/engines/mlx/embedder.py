@@ -12,7 +12,7 @@ from pippin_contract.serverconfig import Batching
 
 from ..base import Activity, Embedded, Embedder, EngineStopped, Input, Loaded, LoadFailed, Progress
 from ..batching import Batches
-from .args import Args
+from .fit import Fitting, settled, usable
 
 if TYPE_CHECKING:
     # MLX takes seconds to import: done on the engine's thread, so that HTTP is up meanwhile.
@@ -27,14 +27,13 @@ class MlxEmbedder(Embedder):
 
     def __init__(
         self,
-        args: Args,
         batching: Batching,
+        fitting: Fitting,
         *,
-        context_length: int | None,
         clock: Callable[[], float],
     ) -> None:
-        self._args = args
-        self._wanted_context = context_length
+        self._args = fitting.wish.args
+        self._fitting = fitting
         self._batches = Batches(batching, clock=clock, tell=lambda texts: self.batched(texts))
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
         self._texts: Texts | None = None
@@ -42,6 +41,8 @@ class MlxEmbedder(Embedder):
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
         if path is None:
             raise LoadFailed("ModelSourceNotFound", "no weights were given")
+        fit = settled(await asyncio.to_thread(self._fitting.of, path))
+        wanted = self._fitting.wish.context
         progress(0, "loading weights")
 
         def make() -> tuple[Sentences, Texts]:
@@ -49,7 +50,7 @@ class MlxEmbedder(Embedder):
             from .texts import Texts
 
             model = load(path, self._args)
-            limit = usable(self._wanted_context, model.context_length)
+            limit = usable(wanted, model.context_length)
             return model, Texts(path, limit=limit, vocabulary=model.vocabulary)
 
         model, self._texts = await self._batches.on_thread(make)
@@ -57,9 +58,10 @@ class MlxEmbedder(Embedder):
         self.dimensions = model.dimensions
         progress(100, "loaded")
         return Loaded(
-            context_length=usable(self._wanted_context, model.context_length),
+            context_length=usable(wanted, model.context_length),
             bytes=model.bytes,
             details={**model.details, "dimensions": str(model.dimensions)},
+            memory=fit.payload(),
         )
 
     async def warm_up(self) -> None:
@@ -79,12 +81,3 @@ class MlxEmbedder(Embedder):
     async def close(self) -> None:
         await self._batches.close()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
-
-
-def usable(wanted: int | None, of_model: int) -> int:
-    """Raises LoadFailed."""
-    if (wanted or of_model) > of_model:
-        raise LoadFailed(
-            "ContextTooLong", f"contextLength {wanted} is more than the model's own {of_model}"
-        )
-    return wanted or of_model

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pippin_contract.serverconfig import PromptCacheConfig
-
-from ...hardware.budget import budget
 from ..base import (
     Activity,
     Delta,
@@ -25,7 +22,7 @@ from ..base import (
     Sampling,
 )
 from ..worker import Worker
-from .args import Args
+from .fit import Fitting, settled, usable
 from .job import Job
 
 if TYPE_CHECKING:
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
     from .model import Tokens
     from .promptcache import PromptCache
 
-#: Of the memory that the weights leave, what the prompt cache gets when nobody says; and at most.
-_CACHE_SHARE = 8
-_MOST_CACHE = 2 * 2**30
 _WARM_UP = Prompt(text="Hello, how are you today?")
 
 
@@ -52,7 +46,7 @@ class _Facts:
 
 
 class MlxEngine:
-    """See the package. `context_length` None: what the model's config says."""
+    """See the package."""
 
     name = "mlx"
     honours = frozenset(
@@ -60,20 +54,11 @@ class MlxEngine:
         + ("top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
     )
 
-    def __init__(
-        self,
-        args: Args,
-        *,
-        batch: int,
-        prompt_cache: PromptCacheConfig,
-        context_length: int | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self._args = args
-        self._batch = batch
-        self._cache_config = prompt_cache
+    def __init__(self, fitting: Fitting, *, clock: Callable[[], float]) -> None:
+        self._args = fitting.wish.args
+        self._fitting = fitting
+        self._batch = fitting.wish.sequences
         self._cache: PromptCache | None = None
-        self._wanted_context = context_length
         self._clock = clock
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
         self._worker: Worker[Job] | None = None
@@ -83,6 +68,7 @@ class MlxEngine:
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
         if path is None:
             raise LoadFailed("ModelSourceNotFound", "no weights were given")
+        fit = settled(await asyncio.to_thread(self._fitting.of, path))
         progress(0, "loading weights")
         self._worker = worker = Worker[Job]("pippin-engine", self._clock)
         loop = asyncio.get_running_loop()
@@ -94,8 +80,9 @@ class MlxEngine:
             from .promptcache import PromptCache
 
             model = load(path, self._args)
-            off = None if self._cache_config.enabled else "promptCache.enabled is false"
-            cache = PromptCache(model.weights, self._cache_bytes(model.bytes), off)
+            wanted = self._fitting.wish.prompt_cache.enabled
+            off = None if wanted else "promptCache.enabled is false"
+            cache = PromptCache(model.weights, fit.cache, off)
             facts = _Facts(Tokens(model), cache, model.context_length, model.bytes, model.details)
             loop.call_soon_threadsafe(loaded.set_result, facts)
             return MlxBatcher(
@@ -110,24 +97,9 @@ class MlxEngine:
         await worker.start(make)
         facts = await loaded
         self._tokens, self._cache = facts.tokens, facts.cache
-        self._context = self._usable_context(facts.context_length)
+        self._context = min(fit.context, usable(self._fitting.wish.context, facts.context_length))
         progress(100, "loaded")
-        return Loaded(context_length=self._context, bytes=facts.bytes, details=facts.details)
-
-    def _cache_bytes(self, weights: int) -> int:
-        wanted = self._cache_config.max_bytes
-        if wanted is not None:
-            return wanted
-        return max(0, min(_MOST_CACHE, (budget().bytes - weights) // _CACHE_SHARE))
-
-    def _usable_context(self, of_model: int) -> int:
-        wanted = self._wanted_context or of_model
-        if wanted > of_model:
-            raise LoadFailed(
-                "ContextTooLong",
-                f"contextLength {wanted} is more than the model's own {of_model}",
-            )
-        return wanted
+        return Loaded(self._context, facts.bytes, facts.details, fit.payload())
 
     async def warm_up(self) -> None:
         # As many as make the widest prompt batch, so that its kernels are known too.

@@ -19,10 +19,8 @@ from .dialect import Dialect
 from .guide import Guide, Guides
 from .loading import accelerated, arrays, as_load_failures, cast
 from .reading import Reader
+from .shape import UNKNOWN_CONTEXT
 from .turns import offered, turns
-
-#: Context of a model whose config does not tell.
-_UNKNOWN_CONTEXT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def load(path: Path, args: Args) -> Model:
     return Model(
         weights=weights,
         tokenizer=tokenizer,
-        context_length=int(config.get("max_position_embeddings") or _UNKNOWN_CONTEXT),
+        context_length=int(config.get("max_position_embeddings") or UNKNOWN_CONTEXT),
         vocabulary=int(config.get("vocab_size") or len(tokenizer)),
         bytes=sum(array.nbytes for array in held),
         details={**details, "dtype": str(held[0].dtype) if held else ""},

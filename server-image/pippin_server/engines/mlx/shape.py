@@ -1,0 +1,119 @@
+"""What a model's files say of the memory that it takes. Reads no weights, needs no MLX."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import weights
+from .args import DType
+
+#: Of a model whose config does not tell.
+UNKNOWN_CONTEXT = 4096
+_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """`weights` in bytes, as they are in memory. `width`: bytes of a number that is computed.
+
+    `full`: numbers that a token adds to the state of all layers that look at everything; `window`:
+    the same of layers that look back `reach` tokens only.
+    """
+
+    weights: int
+    quantised: bool
+    width: int
+    full: int
+    window: int
+    reach: int
+    heads: int
+    hidden: int
+    inner: int
+    context: int
+
+    @property
+    def per_token(self) -> int:
+        """Bytes that a token of a long prompt adds."""
+        return self.full * self.width
+
+    def state(self, tokens: int) -> int:
+        """Bytes of the keys and values of one request."""
+        return self.width * (self.full * tokens + self.window * min(tokens, self.reach))
+
+
+def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
+    """A config that does not tell leaves zeros, and nothing is counted for them."""
+    config = _config(model)
+    tensors = list(weights.tensors(model))
+    quantised = "quantization" in config or "quantization_config" in config
+    width = _WIDTHS.get(dtype, 4 if on_cpu and not quantised else 0)
+    taken = sum(one.numbers * width if width and one.width else one.bytes for one in tensors)
+    text = {**config, **_object(config.get("text_config"))}
+    full, window = _layers(text)
+    numbers = _numbers(text)
+    return Shape(
+        weights=taken,
+        quantised=quantised,
+        width=width or _usual(tensors),
+        full=full * numbers,
+        window=window * numbers,
+        reach=_first(text, "sliding_window"),
+        heads=_first(text, "num_attention_heads", "n_head"),
+        hidden=_first(text, "hidden_size", "n_embd", "d_model"),
+        inner=_first(text, "intermediate_size", "n_inner"),
+        context=_first(text, "max_position_embeddings") or UNKNOWN_CONTEXT,
+    )
+
+
+def _usual(tensors: list[weights.Tensor]) -> int:
+    """The width of most floats."""
+    widths: Counter[int] = Counter()
+    for one in tensors:
+        widths[one.width] += one.bytes if one.width else 0
+    return max(widths, key=lambda width: widths[width], default=0) or 2
+
+
+def _layers(text: Mapping[str, Any]) -> tuple[int, int]:
+    """How many keep keys and values of everything, and how many of a window."""
+    count = _first(text, "num_hidden_layers", "n_layer", "num_layers")
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list) and kinds:
+        counted = Counter(map(str, kinds))
+        return counted["full_attention"], counted["sliding_attention"]
+    pattern = _first(text, "sliding_window_pattern")
+    if pattern and _first(text, "sliding_window"):
+        return count // pattern, count - count // pattern
+    return count, 0
+
+
+def _numbers(text: Mapping[str, Any]) -> int:
+    """Of one token in one layer."""
+    latent = _first(text, "kv_lora_rank")
+    if latent:
+        return latent + _first(text, "qk_rope_head_dim")
+    heads = _first(text, "num_attention_heads", "n_head")
+    if not heads:
+        return 0  # no attention
+    size = _first(text, "head_dim") or _first(text, "hidden_size", "n_embd", "d_model") // heads
+    return 2 * (_first(text, "num_key_value_heads") or heads) * size
+
+
+def _first(text: Mapping[str, Any], *names: str) -> int:
+    found = (text.get(name) for name in names)
+    return next((one for one in found if isinstance(one, int) and one > 0), 0)
+
+
+def _config(model: Path) -> dict[str, Any]:
+    try:
+        return _object(json.loads((model / "config.json").read_bytes()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _object(told: object) -> dict[str, Any]:
+    return told if isinstance(told, dict) else {}
