@@ -93,11 +93,11 @@ class Order:
     """One request, checked."""
 
     head: Head
-    prompt: Prompt
+    prompts: tuple[Prompt, ...]
     sampling: Sampling
     stream: bool
     with_usage: bool
-    #: Answers to make of the one prompt.
+    #: Answers to make of each prompt.
     choices: int = 1
 
 
@@ -136,24 +136,32 @@ class Answer(RunByServer):
                 else:
                     await self._whole(served, caller, send)
             except EngineError as error:
-                raise as_api_error(error, self.order.prompt) from error
+                raise as_api_error(error, self.order.prompts) from error
             finally:
-                _settle(served, kitchen.telemetry, state(scope).setdefault("log", {}))
+                _settle(
+                    served,
+                    self.order.choices,
+                    kitchen.telemetry,
+                    state(scope).setdefault("log", {}),
+                )
 
     def _choices(self, began: float) -> Iterator[_Served]:
         """One for each answer that is wanted; with a seed each has its own."""
         order = self.order
-        for index in range(order.choices):
+        for index in range(len(order.prompts) * order.choices):
+            number, choice = divmod(index, order.choices)
             sampling = order.sampling
-            if index and sampling.seed is not None:
-                sampling = replace(sampling, seed=sampling.seed + index)
-            tokens = self.engine.generate(order.prompt, sampling)
+            if choice and sampling.seed is not None:
+                sampling = replace(sampling, seed=sampling.seed + choice)
+            tokens = self.engine.generate(order.prompts[number], sampling)
+            if len(order.prompts) > 1:
+                tokens = _numbered(tokens, number)
             yield _Served(self.kitchen, index, tokens, began)
 
     async def _whole(self, served: list[_Served], caller: Caller, send: Send) -> None:
         scored = self.order.sampling.logprobs is not None
         choices = await _together([choice.whole(scored=scored) for choice in served])
-        content = whole(self.order.head, choices, _usage(served))
+        content = whole(self.order.head, choices, _usage(served, self.order.choices))
         caller.answered()
         await send(start(b"application/json", len(content)))
         await send(body(content, more=False))
@@ -178,7 +186,7 @@ class Answer(RunByServer):
         except Exception as error:
             last = sse.event(orjson.dumps(self._late(error)))
         else:
-            last = chunks[0].usage(_usage(served)) if with_usage else b""
+            last = chunks[0].usage(_usage(served, self.order.choices)) if with_usage else b""
             last += sse.DONE
         caller.answered()
         await send(body(pending + last, more=False))
@@ -187,7 +195,7 @@ class Answer(RunByServer):
         """The payload of the last event; a bug's text is only in the log."""
         request_id = self.order.head.request_id
         if isinstance(error, EngineError):
-            told = as_api_error(error, self.order.prompt)
+            told = as_api_error(error, self.order.prompts)
             log.warning("answer.broken", request_id=request_id, code=told.code)
         else:
             log.exception("answer.failed", request_id=request_id)
@@ -230,7 +238,7 @@ class _Served:
         self.first_after = self._last - self._began
         self._telemetry.first_token.observe(self.first_after)
         self.usage.prompt_tokens = self._first[0].prompt_tokens
-        self.usage.cached_tokens = self._first[0].cached_tokens
+        self.usage.cached_tokens = self._first[-1].cached_tokens
 
     async def whole(self, *, scored: bool) -> Choice:
         """All of it."""
@@ -305,20 +313,36 @@ async def _together(waits: list[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _usage(served: list[_Served]) -> Usage:
-    """The prompt counts once."""
+def _usage(served: list[_Served], choices: int) -> Usage:
+    """Each prompt counts once, however many `choices` it has."""
+    prompts = served[::choices]
     return Usage(
-        prompt_tokens=served[0].usage.prompt_tokens,
+        prompt_tokens=sum(one.usage.prompt_tokens for one in prompts),
         completion_tokens=sum(choice.usage.completion_tokens for choice in served),
-        cached_tokens=served[0].usage.cached_tokens,
+        cached_tokens=sum(one.usage.cached_tokens for one in prompts),
     )
 
 
-def _settle(served: list[_Served], telemetry: Telemetry, line: dict[str, object]) -> None:
+async def _numbered(
+    tokens: AsyncGenerator[Sequence[Delta], None], number: int
+) -> AsyncGenerator[Sequence[Delta], None]:
+    """Of one of several prompts: its errors say which."""
+    async with aclosing(tokens):
+        try:
+            async for deltas in tokens:
+                yield deltas
+        except EngineError as error:
+            error.prompt = number
+            raise
+
+
+def _settle(
+    served: list[_Served], choices: int, telemetry: Telemetry, line: dict[str, object]
+) -> None:
     """Also of an answer that was cut short: the work was done."""
     if not served:
         return
-    usage = _usage(served)
+    usage = _usage(served, choices)
     telemetry.prompt_tokens.inc(usage.prompt_tokens)
     telemetry.completion_tokens.inc(usage.completion_tokens)
     line["prompt_tokens"] = usage.prompt_tokens
@@ -329,12 +353,14 @@ def _settle(served: list[_Served], telemetry: Telemetry, line: dict[str, object]
         line["ttft_ms"] = round(min(firsts) * 1000, 2)
 
 
-def as_api_error(error: EngineError, prompt: Prompt) -> ApiError:
+def as_api_error(error: EngineError, prompts: Sequence[Prompt]) -> ApiError:
     """The one table from an engine's words to a status."""
     text = str(error)
     match error:
         case PromptTooLong():
-            param = "messages" if prompt.messages is not None else "prompt"
+            param = "messages" if prompts[0].messages is not None else "prompt"
+            if error.prompt is not None:
+                text = f"prompt {error.prompt}: {text}"
             return errors.BadRequest(text, param=param, code="context_length_exceeded")
         case PromptRefused():
             return errors.BadRequest(text, param=error.param)

@@ -51,7 +51,7 @@ class EmbeddingAnswer(RunByServer):
                 f"'{where}' {error}", param=where, code="context_length_exceeded"
             ) from error
         except EngineError as error:
-            raise as_api_error(error, Prompt()) from error
+            raise as_api_error(error, (Prompt(),)) from error
 
 
 def check_dimensions(wanted: int | None, engine: Embedder) -> None:

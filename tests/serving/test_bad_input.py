@@ -80,9 +80,9 @@ async def test_a_wrong_field_of_a_chat_is_named(
     [
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [1, "a"]}, "prompt"),
-        ({"echo": True}, "echo"),
+        ({"echo": 1}, "echo"),
+        ({"echo": True, "logprobs": 1}, "logprobs"),
         ({"suffix": "end"}, "suffix"),
         ({"best_of": 3}, "best_of"),
         ({"logprobs": 2}, "logprobs"),

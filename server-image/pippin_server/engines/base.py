@@ -19,6 +19,9 @@ Finish = Literal["stop", "length", "tool_calls"]
 class EngineError(Exception):
     """An answer that an engine could not give. The text is safe to show to a caller."""
 
+    #: Which of the request's prompts it is about, where it has several.
+    prompt: int | None = None
+
 
 class PromptTooLong(EngineError):
     """The prompt and what it asks for do not fit into the context."""
@@ -135,7 +138,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. A temperature of 0 is greedy; `max_tokens` None: what fits."""
+    """How to choose tokens. A temperature of 0 is greedy; `max_tokens` None: what fits, and 0 only
+    with `echo`."""
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -152,15 +156,18 @@ class Sampling:
     logprobs: int | None = None
     #: A JSON schema that the answer must follow, as text.
     schema: str | None = None
+    #: The prompt comes back before the answer, as one delta of 0 tokens.
+    echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A token by its text and bytes, and the natural logarithm of how likely it was."""
+    """A token by its text and bytes, and the natural logarithm of how likely it was; None: nobody
+    can say, since nothing came before it."""
 
     text: str
     raw: bytes
-    logprob: float
+    logprob: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pippin_contract.serverconfig import EchoConfig
@@ -124,7 +125,7 @@ class Echo:
 class EchoEngine(Echo):
     """Says what it is told."""
 
-    honours = frozenset(("tools", "tool_choice", "parallel_tool_calls"))
+    honours = frozenset(("tools", "tool_choice", "parallel_tool_calls", "echo"))
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling
@@ -138,9 +139,14 @@ class EchoEngine(Echo):
                 told = Delta("", 1, prompt_tokens, finish="tool_calls", calls=(called,))
                 yield [told]
                 return
+            before = [Delta(_text(prompt), 0, prompt_tokens)] if sampling.echo else []
+            if before and sampling.max_tokens == 0:
+                yield [replace(before[0], finish="length")]
+                return
             async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
                 self._progressed_at = self._clock()
-                yield [delta]
+                yield [*before, delta]
+                before = []
 
     async def _tokens(
         self, words: list[str], sampling: Sampling, prompt_tokens: int, stopped: asyncio.Event
@@ -163,13 +169,13 @@ class EchoEngine(Echo):
 
 def _answer(prompt: Prompt) -> Iterator[str]:
     """The words of what was said last, each with the space before it; never nothing."""
+    return iter(_TOKEN.findall(_text(prompt)) or ["(nothing)"])
+
+
+def _text(prompt: Prompt) -> str:
     if prompt.messages is not None:
-        text = prompt.messages[-1].content
-    elif prompt.text is not None:
-        text = prompt.text
-    else:
-        text = " ".join(map(str, prompt.tokens or ()))
-    return iter(_TOKEN.findall(text) or ["(nothing)"])
+        return prompt.messages[-1].content
+    return prompt.text if prompt.text is not None else " ".join(map(str, prompt.tokens or ()))
 
 
 def _count(prompt: Prompt) -> int:
@@ -179,7 +185,7 @@ def _count(prompt: Prompt) -> int:
 
 
 def _fit(prompt_tokens: int, wanted: int | None, limit: int) -> None:
-    if prompt_tokens + (wanted or 1) > limit:
+    if prompt_tokens + (1 if wanted is None else wanted) > limit:
         raise PromptTooLong(prompt_tokens=prompt_tokens, wanted=wanted, limit=limit)
 
 

@@ -118,7 +118,10 @@ def _logprobs(kind: Kind, scores: Sequence[Scores] | None, offset: int) -> objec
     return {
         "tokens": [one[0].text for one in scores],
         "token_logprobs": [one[0].logprob for one in scores],
-        "top_logprobs": [{top.text: top.logprob for top in one[1:]} for one in scores],
+        "top_logprobs": [
+            None if one[0].logprob is None else {top.text: top.logprob for top in one[1:]}
+            for one in scores
+        ],
         "text_offset": offsets[:-1],
     }
 

@@ -19,6 +19,6 @@ def router(counter: Counter) -> APIRouter:
         counter.must_do("chat")
         asked = read(ChatRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
-        return counter.answer(request, "chat", asked, asked.prompt())
+        return counter.answer(request, "chat", asked, (asked.prompt(),))
 
     return routes

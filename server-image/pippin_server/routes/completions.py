@@ -19,6 +19,6 @@ def router(counter: Counter) -> APIRouter:
         counter.must_do("completion")
         asked = read(CompletionRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
-        return counter.answer(request, "completion", asked, asked.one_prompt())
+        return counter.answer(request, "completion", asked, asked.prompts())
 
     return routes

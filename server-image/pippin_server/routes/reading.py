@@ -47,7 +47,9 @@ class Counter(Desk):
     async def body(self, request: Request) -> dict[str, Any]:
         return json_body.parse(await self.raw_body(request))
 
-    def answer(self, request: Request, kind: Kind, body: Body, prompt: Prompt) -> Answer:
+    def answer(
+        self, request: Request, kind: Kind, body: Body, prompts: tuple[Prompt, ...]
+    ) -> Answer:
         self.check_model(body.model)
         head = Head(
             kind=kind,
@@ -58,7 +60,7 @@ class Counter(Desk):
         )
         order = Order(
             head=head,
-            prompt=prompt,
+            prompts=prompts,
             sampling=body.sampling(),
             stream=bool(body.stream),
             with_usage=body.wants_usage,

@@ -20,6 +20,7 @@ from .promptcache import PromptCache
 from .rows import RowGenerator
 from .sampling import Row
 from .scores import Line, Spelling
+from .scoring import Scoring
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class MlxBatcher:
         self._cache = cache
         self._eos = frozenset(tokenizer.eos_token_ids)
         self._spelling = Spelling(tokenizer)
+        self._scoring = Scoring(model, self._spelling, step=limits["prefill_step"])
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
         self._generator = self._fresh()
@@ -54,9 +56,15 @@ class MlxBatcher:
 
     @property
     def size(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._scoring)
 
     def add(self, ticket: int, job: Job) -> None:
+        if job.echo is not None:
+            self._scoring.add(ticket, job)
+        else:
+            self._insert(ticket, job)
+
+    def _insert(self, ticket: int, job: Job) -> None:
         (uid,) = self._generator.insert(
             [job.tokens], [job.max_tokens], samplers=[Row(job.sampling, job.guide)]
         )
@@ -71,6 +79,8 @@ class MlxBatcher:
         )
 
     def remove(self, tickets: Iterable[int]) -> None:
+        tickets = frozenset(tickets)
+        self._scoring.remove(tickets)
         uids = [self._uids.pop(ticket) for ticket in tickets if ticket in self._uids]
         if uids:
             self._generator.remove(uids)
@@ -78,6 +88,7 @@ class MlxBatcher:
             del self._running[uid]
 
     def reset(self) -> None:
+        self._scoring.clear()
         self._running.clear()
         self._uids.clear()
         self._generator.close()
@@ -86,12 +97,23 @@ class MlxBatcher:
 
     def step(self) -> list[tuple[int, Event]]:
         try:
-            _, responses = self._generator.next()
+            scored = self._scoring.step()
+            responses = self._generator.next()[1] if self._running else ()
         except (RuntimeError, MemoryError) as error:
             failure = translated(error)
             if isinstance(failure, OutOfMemory):
                 self._cache.drop("out of memory")
             raise failure from error
+        events = self._made(responses)
+        if scored is not None:
+            ticket, job, delta = scored
+            events.append((ticket, delta))
+            if delta.finish is None:
+                self._insert(ticket, job)
+        return events
+
+    def _made(self, responses: Iterable[Any]) -> list[tuple[int, Event]]:
+        """Of the tokens that the generator made."""
         events: list[tuple[int, Event]] = []
         stopped: list[int] = []
         cached = self._generator.cached

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..base import (
     Activity,
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .batcher import MlxBatcher
     from .model import Tokens
     from .promptcache import PromptCache
+    from .reading import Reader
 
+R = TypeVar("R")
 _WARM_UP = Prompt(text="Hello, how are you today?")
 
 
@@ -51,7 +53,7 @@ class MlxEngine:
     name = "mlx"
     honours = frozenset(
         ("logit_bias", "frequency_penalty", "presence_penalty", "response_format", "logprobs")
-        + ("top_logprobs", "tools", "tool_choice", "parallel_tool_calls")
+        + ("top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "echo")
     )
 
     def __init__(self, fitting: Fitting, *, clock: Callable[[], float]) -> None:
@@ -114,29 +116,51 @@ class MlxEngine:
     ) -> AsyncGenerator[Sequence[Delta], None]:
         if self._worker is None or self._tokens is None:
             raise EngineStopped("the model is not loaded")
-        loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._tokenizing, self._tokens.encode, prompt)
+        tokens = await self._aside(self._tokens.encode, prompt)
+        job, reader = await self._job(prompt, sampling, tokens)
+        before: list[Delta] = []
+        if sampling.echo and job.echo is None:  # else it comes with its scores
+            text = await self._aside(self._tokens.text, prompt, tokens)
+            before = [Delta(text, tokens=0, prompt_tokens=len(tokens))]
+            if not job.max_tokens:
+                yield [replace(before[0], finish="length")]
+                return
+        async with aclosing(self._worker.run(job)) as answer:
+            async for deltas in answer:
+                read = deltas if reader is None else reader.read(deltas)
+                yield [*before, *read] if before else read
+                before = []
+                if read[-1].finish is not None:  # also after the only call that may be made
+                    return
+
+    async def _job(
+        self, prompt: Prompt, sampling: Sampling, tokens: list[int]
+    ) -> tuple[Job, Reader | None]:
+        """Checked, and who makes more than words of what comes. Raises EngineError."""
+        assert self._tokens is not None
         room = self._context - len(tokens)
-        if room < (sampling.max_tokens or 1):
+        wanted = 1 if sampling.max_tokens is None else sampling.max_tokens
+        if room < wanted:
             raise PromptTooLong(
                 prompt_tokens=len(tokens), wanted=sampling.max_tokens, limit=self._context
             )
         self._tokens.check_bias(sampling.logit_bias)
         guide = None
         if sampling.schema is not None or prompt.tools is not None:
-            guide = await loop.run_in_executor(
-                self._tokenizing, self._tokens.guide, prompt, sampling, tokens
-            )
+            guide = await self._aside(self._tokens.guide, prompt, sampling, tokens)
         reader = self._tokens.reader(prompt, sampling, tokens, guide)
         if reader is not None:
             sampling = replace(sampling, stop=())  # it looks for them where words are
-        job = Job(tokens, sampling.max_tokens or room, sampling, guide)
-        async with aclosing(self._worker.run(job)) as answer:
-            async for deltas in answer:
-                read = deltas if reader is None else reader.read(deltas)
-                yield read
-                if read[-1].finish is not None:  # also after the only call that may be made
-                    return
+        echo = None
+        if sampling.echo and sampling.logprobs is not None:
+            echo = await self._aside(self._tokens.text, prompt, tokens)
+        most = room if sampling.max_tokens is None else sampling.max_tokens
+        return Job(tokens, most, sampling, guide, echo), reader
+
+    async def _aside(self, call: Callable[..., R], *arguments: object) -> R:
+        """On the thread that knows the tokenizer."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, call, *arguments)
 
     def activity(self) -> Activity:
         worker, cache = self._worker, self._cache

@@ -96,6 +96,13 @@ class Tokens:
             raise PromptRefused("the prompt is empty: say something", "prompt")
         return tokens
 
+    def text(self, prompt: Prompt, tokens: Sequence[int]) -> str:
+        """The prompt as it comes back."""
+        if prompt.text is not None:
+            return prompt.text
+        text: str = self._tokenizer.decode(list(tokens))
+        return text
+
     def _checked(self, tokens: list[int]) -> list[int]:
         for token in tokens:
             self._check(token, "prompt")

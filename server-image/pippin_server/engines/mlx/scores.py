@@ -71,6 +71,12 @@ def scored(
     return lines, step.arrays
 
 
+def shares(logits: mx.array, chosen: mx.array, top: int) -> list[Line]:
+    """A Line for every row, all of which ask for as many."""
+    step = _Step(logits, chosen, top)
+    return [Line(step, number) for number in range(logits.shape[0])]
+
+
 class Spelling:
     """Text and bytes of single tokens, which may be less than a character."""
 
@@ -83,7 +89,7 @@ class Spelling:
         self._by_bytes = "ByteLevel" in repr(getattr(backend, "decoder", ""))
         self._spelt = lru_cache(8192)(self._spell)
 
-    def score(self, token: int, logprob: float) -> Score:
+    def score(self, token: int, logprob: float | None) -> Score:
         text, raw = self._spelt(token)
         return Score(text, raw, logprob)
 
