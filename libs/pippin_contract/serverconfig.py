@@ -29,6 +29,9 @@ class EchoConfig(Frozen):
     first_token_seconds: float = Field(default=0, ge=0)
     tokens_per_second: int = Field(default=0, ge=0, description="0: as fast as it goes.")
     error_percent: int = Field(default=0, ge=0, le=100)
+    overloaded_percent: int = Field(default=0, ge=0, le=100, description="503, as if full.")
+    out_of_memory_percent: int = Field(default=0, ge=0, le=100)
+    broken_percent: int = Field(default=0, ge=0, le=100, description="Broken off half way.")
     seed: int = 0
     wedge_after: int = Field(default=0, ge=0, description="Stand still from this request on.")
     out_of_memory_after: int = Field(default=0, ge=0, description="Fail with out of memory.")

@@ -26,6 +26,7 @@ from .admission import NOBODY, Admission
 from .caller import Caller
 from .engines.base import (
     Delta,
+    EngineBusy,
     EngineError,
     EngineFailed,
     EngineStopped,
@@ -366,6 +367,8 @@ def as_api_error(error: EngineError, prompts: Sequence[Prompt]) -> ApiError:
             return errors.BadRequest(text, param=error.param)
         case OutOfMemory():
             return errors.Overloaded(text, code="out_of_memory", retry_after=_RETRY)
+        case EngineBusy():
+            return errors.Overloaded(text, retry_after=_RETRY)
         case EngineStopped():
             return errors.NotReady(text, retry_after=_RETRY)
         case EngineFailed():

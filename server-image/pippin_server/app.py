@@ -26,6 +26,7 @@ from pippin_edge.request_id import RequestId
 from .admission import Admission
 from .answering import Kitchen
 from .engines.base import Embedder, Generator, Host
+from .engines.echo import Echo
 from .familiar import Familiar
 from .figures import Figures
 from .hardware.watch import Watch
@@ -36,6 +37,7 @@ from .routes import (
     chat,
     completions,
     diagnostics,
+    echo,
     embeddings,
     health,
     hosted,
@@ -58,6 +60,7 @@ OPEN_PATHS = frozenset(
         "/v1/metrics",
         "/internal/drain",
         "/internal/diagnostics",
+        "/internal/echo",
     }
 )
 
@@ -119,6 +122,7 @@ def create_app(
             diagnostics.Diagnostics(config, lifecycle, figures, Watch(clock.monotonic), clock),
             verify or _nobody,
         ),
+        *_knobs(engine, lifecycle, verify or _nobody),
         admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
     ):
         api.include_router(router)
@@ -157,6 +161,10 @@ def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tupl
     counter = Counter(config, kitchen, engine)
     embed = others.router(desk, ["/v1/embeddings"])
     return chat.router(counter), completions.router(counter), embed
+
+
+def _knobs(engine: Anything, lifecycle: Lifecycle, verify: Verify) -> tuple[APIRouter, ...]:
+    return (echo.router(engine, lifecycle, verify),) if isinstance(engine, Echo) else ()
 
 
 class _Api(FastAPI):

@@ -48,6 +48,11 @@ class Lifecycle:
     def advance(self, percent: int, message: str, transfer: Transfer | None = None) -> None:
         self.progress = LoadProgress(percent, message, transfer)
 
+    def loads_again(self) -> None:
+        """As if it had just begun."""
+        self.stage, self.progress, self.loaded = "loading", LoadProgress(), None
+        self._began = self._clock()
+
     def became_ready(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.load_seconds = self._clock() - self._began

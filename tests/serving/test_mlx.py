@@ -224,6 +224,10 @@ async def test_a_context_longer_than_the_models_is_a_wrong_config(
         assert "512" in server.termination_message
 
 
+async def test_only_the_echo_engine_has_knobs(tiny: Running) -> None:
+    assert (await tiny.get("/internal/echo")).status_code == 404
+
+
 async def test_an_unknown_engine_argument_is_named(tmp_path: Path, tiny_model: Path) -> None:
     config = mlx_config(tiny_model, engine_args=("--turbo",))
     async with serving(tmp_path, config, wait="no") as server:

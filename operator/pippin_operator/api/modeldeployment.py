@@ -153,6 +153,15 @@ class Echo(KubeModel):
     error_percent: int = Field(
         default=0, ge=0, le=100, description="How many of a hundred requests fail."
     )
+    overloaded_percent: int = Field(
+        default=0, ge=0, le=100, description="How many more are refused as by a full server."
+    )
+    out_of_memory_percent: int = Field(
+        default=0, ge=0, le=100, description="How many more fail with out of memory."
+    )
+    broken_percent: int = Field(
+        default=0, ge=0, le=100, description="How many more break off in the middle."
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of what is random.")
     wedge_after: int = Field(
         default=0, ge=0, le=2**31 - 1, description="Stand still from this request on."

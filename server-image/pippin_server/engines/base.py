@@ -57,6 +57,10 @@ class EngineFailed(EngineError):
     """The engine broke while it worked on this request; another try may succeed."""
 
 
+class EngineBusy(EngineError):
+    """The engine takes no more at the moment."""
+
+
 class OutOfMemory(EngineFailed):
     """There was no memory for this request."""
 

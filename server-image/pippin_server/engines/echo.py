@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pippin_contract.serverconfig import EchoConfig
@@ -27,19 +26,30 @@ from .base import (
     EngineStopped,
     Finish,
     Loaded,
-    OutOfMemory,
     Progress,
     Prompt,
     PromptTooLong,
     Sampling,
 )
+from .misfortune import Misfortune
 from .stops import StopFilter
 
 #: Steps in which a slow load reports its progress.
 _LOAD_STEPS = 20
-#: sysexits' EX_SOFTWARE: what a crash on demand ends with.
-_CRASHED = 70
 _TOKEN = re.compile(r"\s*\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """`stopped` ends a request's pauses; `breaks`: it fails in the middle of its answer."""
+
+    stopped: asyncio.Event
+    breaks: bool
+
+    def over(self, done: int, of: int) -> None:
+        """Raises EngineFailed once half of it is done."""
+        if self.breaks and 2 * done >= of:
+            raise EngineFailed("the echo engine broke off as configured")
 
 
 class Echo:
@@ -56,21 +66,32 @@ class Echo:
         clock: Callable[[], float],
         crash: Callable[[int], object] = os._exit,
     ) -> None:
-        self._knobs = knobs
+        self._misfortune = Misfortune(knobs, crash)
         self._context_length = context_length
         self._clock = clock
-        self._crash = crash
-        self._requests = 0
         self._active: set[asyncio.Event] = set()
         self._closed = False
-        self._wedged = False
         self._progressed_at = clock()
 
+    @property
+    def knobs(self) -> EchoConfig:
+        return self._misfortune.knobs
+
+    @property
+    def requests(self) -> int:
+        """Since the knobs were last set."""
+        return self._misfortune.requests
+
+    def turn(self, knobs: EchoConfig) -> None:
+        """Other knobs, from now on."""
+        self._progressed_at = self._clock()
+        self._misfortune.set(knobs)
+
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
-        if self._knobs.load_seconds:
+        if self.knobs.load_seconds:
             for step in range(_LOAD_STEPS):
                 progress(100 * step // _LOAD_STEPS, "waiting as configured")
-                await asyncio.sleep(self._knobs.load_seconds / _LOAD_STEPS)
+                await asyncio.sleep(self.knobs.load_seconds / _LOAD_STEPS)
         return Loaded(context_length=self._context_length)
 
     async def warm_up(self) -> None:
@@ -78,7 +99,7 @@ class Echo:
 
     def activity(self) -> Activity:
         # What stands still keeps its request, also when nobody waits for it any more.
-        active = max(len(self._active), int(self._wedged))
+        active = max(len(self._active), int(self._misfortune.wedged))
         return Activity(
             active=active,
             batch=active,
@@ -92,34 +113,20 @@ class Echo:
             stopped.set()
 
     @asynccontextmanager
-    async def _at_work(self) -> AsyncIterator[asyncio.Event]:
-        """Around a request, which fails and is late as configured; the event ends its pauses."""
-        if not self._active and not self._wedged:
+    async def _at_work(self) -> AsyncIterator[_Work]:
+        """Around a request, which fails and is late as configured."""
+        if self._closed:
+            raise EngineStopped("the server is shutting down")
+        if not self._active and not self._misfortune.wedged:
             self._progressed_at = self._clock()
         stopped = asyncio.Event()
         self._active.add(stopped)
         try:
-            await self._misbehave(stopped)
-            await pause(self._knobs.first_token_seconds, stopped)
-            yield stopped
+            breaks = await self._misfortune.befall(stopped)
+            await pause(self.knobs.first_token_seconds, stopped)
+            yield _Work(stopped, breaks)
         finally:
             self._active.discard(stopped)
-
-    async def _misbehave(self, stopped: asyncio.Event) -> None:
-        """What the knobs ask of this request, by its number."""
-        if self._closed:
-            raise EngineStopped("the server is shutting down")
-        self._requests += 1
-        number, knobs = self._requests, self._knobs
-        if _reached(knobs.crash_after, number):
-            self._crash(_CRASHED)
-        if _reached(knobs.out_of_memory_after, number):
-            raise OutOfMemory("out of memory: ask for less, or try again later")
-        if _reached(knobs.wedge_after, number):
-            self._wedged = True
-            await pause(None, stopped)
-        if random.Random(f"{knobs.seed}/{number}").random() * 100 < knobs.error_percent:
-            raise EngineFailed("the echo engine failed as configured")
 
 
 class EchoEngine(Echo):
@@ -133,7 +140,7 @@ class EchoEngine(Echo):
         words = list(_answer(prompt))
         prompt_tokens = _count(prompt)
         _fit(prompt_tokens, sampling.max_tokens, self._context_length)
-        async with self._at_work() as stopped:
+        async with self._at_work() as work:
             if prompt.tools is not None and prompt.tools.must:
                 called = Call(prompt.tools.callable[0].name, "{}")
                 told = Delta("", 1, prompt_tokens, finish="tool_calls", calls=(called,))
@@ -143,21 +150,22 @@ class EchoEngine(Echo):
             if before and sampling.max_tokens == 0:
                 yield [replace(before[0], finish="length")]
                 return
-            async for delta in self._tokens(words, sampling, prompt_tokens, stopped):
+            async for delta in self._tokens(words, sampling, prompt_tokens, work):
                 self._progressed_at = self._clock()
                 yield [*before, delta]
                 before = []
 
     async def _tokens(
-        self, words: list[str], sampling: Sampling, prompt_tokens: int, stopped: asyncio.Event
+        self, words: list[str], sampling: Sampling, prompt_tokens: int, work: _Work
     ) -> AsyncGenerator[Delta, None]:
         room = self._context_length - prompt_tokens
         limit = min(sampling.max_tokens or room, room)
-        pace = 1 / self._knobs.tokens_per_second if self._knobs.tokens_per_second else 0.0
+        pace = 1 / self.knobs.tokens_per_second if self.knobs.tokens_per_second else 0.0
         stops = StopFilter(sampling.stop)
         for number, word in enumerate(words, start=1):
             if number > 1:
-                await pause(pace, stopped)
+                await pause(pace, work.stopped)
+            work.over(number - 1, len(words))
             text, met = stops.feed(word)
             finish = _finish(number, len(words), limit, met)
             if finish and not met:
@@ -193,10 +201,6 @@ def _finish(number: int, words: int, limit: int, met_stop: bool) -> Finish | Non
     if met_stop or number == words:
         return "stop"
     return "length" if number >= limit else None
-
-
-def _reached(after: int, number: int) -> bool:
-    return bool(after) and number >= after
 
 
 async def pause(seconds: float | None, stopped: asyncio.Event) -> None:

@@ -36,11 +36,12 @@ class EchoEmbedder(Echo, Embedder):
         return await super().load(None, progress)
 
     async def embed(self, inputs: Sequence[Input]) -> Embedded:
-        async with self._at_work() as stopped:
+        async with self._at_work() as work:
             texts = fitting([_tokens(one) for one in inputs], self._context_length)
             total = sum(map(len, texts))
-            speed = self._knobs.tokens_per_second
-            await pause(total / speed if speed else 0, stopped)
+            speed = self.knobs.tokens_per_second
+            await pause(total / speed if speed else 0, work.stopped)
+            work.over(1, 1)
             vectors = await self._batches.run(_made(texts))
             self._progressed_at = self._clock()
             return Embedded(vectors, total)

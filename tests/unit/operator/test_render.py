@@ -13,6 +13,9 @@ from pippin_operator.render.context import Model, RenderContext
 from pippin_operator.render.names import CONFIG_HASH, MANIFEST_HASH
 from support.models import CONTEXT, a_model
 
+#: Of a hundred requests to an echo engine, how many end in which way.
+LOTS = {"errorPercent": 1, "overloadedPercent": 2, "outOfMemoryPercent": 3, "brokenPercent": 4}
+
 
 def child(model: Model, kind: str, ctx: RenderContext = CONTEXT) -> dict[str, Any]:
     (found,) = [manifest for manifest in render(model, ctx) if manifest["kind"] == kind]
@@ -264,7 +267,7 @@ def test_the_config_says_what_the_spec_says():
             "tags": ["x"],
             "description": "words",
         },
-        engine={"type": "echo", "args": ["--y"], "echo": {"loadDelay": "2s", "seed": 7}},
+        engine={"type": "echo", "args": ["--y"], "echo": {"loadDelay": "2s", "seed": 7, **LOTS}},
         limits={"concurrency": 3, "queue": 4},
         timeouts={"queue": "5s"},
         probes={"livenessStall": "2m"},
@@ -272,6 +275,7 @@ def test_the_config_says_what_the_spec_says():
     assert (found.namespace, found.name, found.served_name) == ("team-a", "qwen", "served")
     assert (found.aliases, found.engine, found.engine_args) == (("a",), "echo", ("--y",))
     assert (found.echo.load_seconds, found.echo.seed) == (2, 7)
+    assert found.echo.model_dump(by_alias=True).items() >= LOTS.items()
     assert (found.max_concurrency, found.max_queue, found.queue_timeout_seconds) == (3, 4, 5)
     assert found.liveness_stall_seconds == 120
     assert found.auth.audience == "team-a/qwen"
