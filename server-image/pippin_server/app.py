@@ -25,7 +25,7 @@ from pippin_edge.request_id import RequestId
 
 from .admission import Admission
 from .answering import Kitchen
-from .engines.base import Embedder, Generator, Host
+from .engines.base import Embedder, Generator, Host, Strain
 from .engines.echo import Echo
 from .familiar import Familiar
 from .figures import Figures
@@ -111,6 +111,7 @@ def create_app(
     telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
     figures = Figures(clock.monotonic)
     telemetry.cache_use = lambda: _cache_use(engine)
+    telemetry.strain = lambda: _strain(engine)
     kitchen = Kitchen(admission, lifecycle, telemetry, clock)
     api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in (
@@ -137,6 +138,11 @@ def create_app(
     telemetry.registry.register(Familiar(telemetry, clock.monotonic))
     app = RequestId(Measure(app, telemetry, figures, clock))
     return Server(app, lifecycle, admission)
+
+
+def _strain(engine: Anything) -> tuple[bool, int]:
+    found = engine.activity().strain or Strain()
+    return found.degraded, found.times
 
 
 def _cache_use(engine: Anything) -> CacheUse:

@@ -72,7 +72,10 @@ class Telemetry:
         build_info(registry, "server", __version__)
         #: Set by who knows.
         self.cache_use: Callable[[], CacheUse] = CacheUse
+        #: Whether the engine does less than it could, and how often memory ran out.
+        self.strain: Callable[[], tuple[bool, int]] = lambda: (False, 0)
         self.add(self._cache)
+        self.add(self._memory)
 
     def _make_token_metrics(self, registry: CollectorRegistry) -> None:
         def times(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -145,6 +148,16 @@ class Telemetry:
                 found = kind(f"pippin_server_prompt_cache_{name}", words, labels=_BY)
                 found.add_metric(self._names, value)
                 yield found
+
+    def _memory(self) -> Iterable[Metric]:
+        now, often = self.strain()
+        words = "1 while the engine does less than it could, since memory ran out."
+        degraded = GaugeMetricFamily("pippin_server_degraded", words, labels=_BY)
+        degraded.add_metric(self._names, int(now))
+        words = "Times that memory ran out in a step of the engine."
+        times = CounterMetricFamily("pippin_server_out_of_memory", words, labels=_BY)
+        times.add_metric(self._names, often)
+        return degraded, times
 
     def add(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         """Show these with ours."""

@@ -82,8 +82,12 @@ class _Learned:
 
 def _choices(asked: dict[str, Any]) -> int:
     """Answers that are asked for; what makes no sense the replica refuses."""
-    choices = asked.get("n")
-    return choices if isinstance(choices, int) and choices > 1 else 1
+    choices, prompts = asked.get("n"), asked.get("prompt")
+    count = choices if isinstance(choices, int) and choices > 1 else 1
+    # A list of numbers is the tokens of one prompt.
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        count *= len(prompts)
+    return count
 
 
 def _text_bytes(body: bytes) -> int:

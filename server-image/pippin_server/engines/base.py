@@ -217,6 +217,18 @@ class CacheState:
 
 
 @dataclass(frozen=True, slots=True)
+class Strain:
+    """Whether an engine does less than it could, since memory ran out: `batch` requests at once of
+    `full`. `times` that it ran out, and the `freed` bytes of all of them."""
+
+    degraded: bool = False
+    batch: int = 0
+    full: int = 0
+    times: int = 0
+    freed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """What an engine is doing. `batch`: requests in the step at hand; the last token was made, or
     the first request came to an idle engine, at `progressed_at` (monotonic). Cache: tokens of
@@ -230,6 +242,7 @@ class Activity:
     cache_hits: int = 0
     cache_misses: int = 0
     cache: CacheState | None = None
+    strain: Strain | None = None
 
 
 @dataclass(frozen=True, slots=True)

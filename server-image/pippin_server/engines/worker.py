@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from .base import Delta, EngineError, EngineFailed, EngineStopped
+from .base import Delta, EngineError, EngineFailed, EngineStopped, OutOfMemory
 
 log = structlog.get_logger("pippin.engine")
 
@@ -27,6 +27,8 @@ JContra = TypeVar("JContra", contravariant=True)
 Event = Delta | Exception
 #: Steps that may fail one after another before the owner gives up and the process is unhealthy.
 MAX_FAILURES = 3
+#: The same of steps without memory: after each there is less to do.
+MAX_OUT_OF_MEMORY = 8
 
 
 class Batcher(Protocol[JContra]):
@@ -42,8 +44,8 @@ class Batcher(Protocol[JContra]):
         """Go one step on with everything taken in. An exception ends all requests."""
         ...
 
-    def reset(self) -> None:
-        """Forget all requests after a failed step."""
+    def reset(self) -> Sequence[int]:
+        """Forget the requests of a failed step, which are told; those that had not begun go on."""
         ...
 
     @property
@@ -169,15 +171,18 @@ class Worker(Generic[J]):
                 failures = 0
             except Exception as error:
                 failures += 1
-                if failures >= MAX_FAILURES:
+                if failures >= _bearable(error):
                     raise
                 log.exception("engine.step_failed", requests=batcher.size)
-                batcher.reset()
-                self._post(self._end_all, as_failure(error))
+                self._end(batcher.reset(), error)
                 continue
             self.progressed_at = self._clock()
             if events:
                 self._post(self._deliver, events)
+
+    def _end(self, tickets: Iterable[int], error: Exception) -> None:
+        failure = as_failure(error)
+        self._post(self._deliver, [(ticket, failure) for ticket in tickets])
 
     def _take_in(self, batcher: Batcher[J]) -> bool:
         """Look at the inbox; wait there when there is nothing to do. False: the end."""
@@ -224,6 +229,11 @@ class Worker(Generic[J]):
 
     def _end_all(self, error: Exception) -> None:
         self._deliver([(ticket, error) for ticket in list(self._listeners)])
+
+
+def _bearable(error: Exception) -> int:
+    """How often in a row."""
+    return MAX_OUT_OF_MEMORY if isinstance(error, OutOfMemory) else MAX_FAILURES
 
 
 def as_failure(error: Exception) -> EngineError:

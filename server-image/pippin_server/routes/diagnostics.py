@@ -81,6 +81,7 @@ class Diagnostics:
             "vram": self._vram(),
             "models": self._models(),
             "cache": self._cache(),
+            "degraded": self._strain(),
             "queue": {
                 "active": admission.active,
                 "pending": admission.pending,
@@ -112,6 +113,7 @@ class Diagnostics:
                 "admission": "draining" if lifecycle.admission.draining else "open",
             },
             "cache": self._cache(),
+            "degraded": self._strain(),
             "models": self._models(),
             "memory": lifecycle.loaded.memory if lifecycle.loaded else None,
             "hardware": self._machine(),
@@ -142,6 +144,15 @@ class Diagnostics:
             told |= {"available_gb": round((total - used) / GIB, 3)}
             told |= {"usage_percent": round(100 * used / total, 1)}
         return {**told, "model_count": int(self._lifecycle.stage == "ready")}
+
+    def _strain(self) -> dict[str, object] | None:
+        """Of an engine that does less at once after memory ran out."""
+        strain = self._lifecycle.engine.activity().strain
+        if strain is None:
+            return None
+        told: dict[str, object] = {"active": strain.degraded, "out_of_memory": strain.times}
+        told |= {"max_batch": strain.batch, "full_batch": strain.full}
+        return {**told, "freed_bytes": strain.freed}
 
     def _cache(self) -> dict[str, object]:
         """Tokens of prompts that the engine had already, and that it had to read; what it keeps."""

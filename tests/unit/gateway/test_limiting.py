@@ -35,6 +35,9 @@ def test_a_guess_is_the_prompt_by_its_bytes_and_what_may_be_answered() -> None:
         assert guess.tokens(MODEL, {**asked, field: 10}, sent) == prompt + 10
     assert guess.tokens(MODEL, {**asked, "max_tokens": 10**6}, sent) == prompt + COMPLETION
     assert guess.tokens(MODEL, {**asked, "max_tokens": 10, "n": 3}, sent) == prompt + 30
+    several = {**asked, "max_tokens": 10, "prompt": ["x", "y"]}
+    assert guess.tokens(MODEL, several, sent) == prompt + 20
+    assert guess.tokens(MODEL, {**several, "prompt": [1, 2, 3]}, sent) == prompt + 10
     assert guess.tokens(MODEL, {"input": "x"}, sent) == prompt
 
 

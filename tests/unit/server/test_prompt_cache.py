@@ -12,8 +12,9 @@ import pytest
 from mlx_lm import load
 from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache
 
-from pippin_server.engines.base import OutOfMemory, Sampling
+from pippin_server.engines.base import OutOfMemory, Sampling, Strain
 from pippin_server.engines.mlx.batcher import MlxBatcher
+from pippin_server.engines.mlx.degrade import QUIET, Degrade
 from pippin_server.engines.mlx.job import Job
 from pippin_server.engines.mlx.prefixes import BLOCK
 from pippin_server.engines.mlx.promptcache import PromptCache
@@ -37,9 +38,10 @@ class Engine:
 
     def __init__(self, model: Any, tokenizer: Any, capacity: int) -> None:
         self.cache = PromptCache(model, capacity)
-        self.batcher = MlxBatcher(
-            model, tokenizer, self.cache, batch=16, prefill_batch=4, prefill_step=64
-        )
+        self.now = 0.0
+        self.degrade = Degrade(16, lambda: self.now)
+        limits = {"batch": 16, "prefill_batch": 4, "prefill_step": 64}
+        self.batcher = MlxBatcher(model, tokenizer, self.cache, self.degrade, **limits)
         self._tickets = 0
 
     def add(self, prompt: Prompt, **sampling: Any) -> int:
@@ -294,9 +296,43 @@ def test_no_memory_for_a_step_drops_the_cache_first(
         on.batcher.step()
     state = on.cache.state()
     assert (state.reason, state.bytes, state.drops) == (None, 0, 1)
-    on.batcher.reset()
-    assert on.ask(BASE) == (off.ask(BASE)[0], [0])
+    assert on.batcher.reset() == [2]
+    assert on.degrade.state() == Strain(True, 8, 16, 1, on.degrade.state().freed)
+    assert on.degrade.state().freed > 0, "what the prompt cache held"
+    for _ in range(2):
+        assert on.ask(BASE) == (off.ask(BASE)[0], [0]), "no prompt cache for a while"
+    paused = on.cache.state()
+    assert paused.reason is not None and "comes back by itself" in paused.reason
+    on.now = QUIET + 1
+    on.ask(BASE)
     assert on.ask(BASE)[1] == [288]
+    assert on.degrade.state().degraded is False
+
+
+def test_after_memory_ran_out_half_as_many_are_worked_on_at_once(
+    on: Engine, off: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [tail(40, seed) for seed in range(20)]
+    tickets = [on.add(prompt) for prompt in prompts]
+    on.batcher.step()
+    begun = 20 - len(on.batcher._generator.waiting)
+    assert 0 < begun < 20
+
+    def fails() -> None:
+        raise RuntimeError("[malloc] Unable to allocate 99 bytes.")
+
+    monkeypatch.setattr(on.batcher._generator, "next", fails)
+    with pytest.raises(OutOfMemory):
+        on.batcher.step()
+    assert on.batcher.reset() == tickets[:begun], "who had not begun goes on"
+    texts, most = dict.fromkeys(tickets[begun:], ""), 0
+    while on.batcher.size:
+        for ticket, delta in on.batcher.step():
+            assert not isinstance(delta, Exception)
+            texts[ticket] += delta.text
+        most = max(most, len(on.batcher._generator._generation_batch))
+    assert list(texts.values()) == off.ask(*prompts[begun:])[0]
+    assert most <= 8
 
 
 @pytest.mark.parametrize("kind", [RotatingKVCache(max_size=64), ArraysCache(2)])

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pippin_server.engines.base import Delta, EngineFailed, EngineStopped
+from pippin_server.engines.base import Delta, EngineFailed, EngineStopped, OutOfMemory
 from pippin_server.engines.worker import MAX_FAILURES, Event, Worker
 from support.eventually import eventually
 
@@ -23,6 +23,9 @@ class Counting:
         self.gate = threading.Event()
         self.gate.set()
         self.fail: Exception | None = None
+        self.fail_once = False
+        #: Tickets of requests that have not begun.
+        self.spared: set[int] = set()
         self.thread = threading.get_ident()
 
     @property
@@ -38,13 +41,17 @@ class Counting:
         for ticket in tickets:
             self.left.pop(ticket, None)
 
-    def reset(self) -> None:
-        self.left.clear()
+    def reset(self) -> list[int]:
+        ended = [ticket for ticket in self.left if ticket not in self.spared]
+        for ticket in ended:
+            del self.left[ticket]
+        return ended
 
     def step(self) -> list[tuple[int, Event]]:
         self.gate.wait(10)
         if self.fail is not None:
-            raise self.fail
+            failure, self.fail = self.fail, None if self.fail_once else self.fail
+            raise failure
         events: list[tuple[int, Event]] = []
         for ticket in list(self.left):
             self.left[ticket] -= 1
@@ -112,6 +119,28 @@ async def test_a_failed_step_ends_its_requests_and_the_next_ones_are_served() ->
         assert [type(result) for result in results] == [EngineFailed] * 3
         batcher.fail = None
         assert await all_of(worker, 3) == 3
+        assert worker.alive
+
+
+async def test_who_had_not_begun_goes_on_after_a_failed_step() -> None:
+    async with a_worker() as (worker, batcher):
+        batcher.gate.clear()
+        running = [asyncio.create_task(all_of(worker, 5)) for _ in range(3)]
+        await eventually(lambda: worker.active == 3, within=5)
+        batcher.spared, batcher.fail_once = {2}, True
+        batcher.fail = RuntimeError("broken")
+        batcher.gate.set()
+        results = await asyncio.gather(*running, return_exceptions=True)
+        assert [type(result) for result in results] == [EngineFailed, int, EngineFailed]
+        assert results[1] == 5
+
+
+async def test_no_memory_is_borne_longer_than_an_error() -> None:
+    async with a_worker() as (worker, batcher):
+        batcher.fail = OutOfMemory("out of memory")
+        for _ in range(MAX_FAILURES + 1):
+            with pytest.raises(OutOfMemory):
+                await all_of(worker, 5)
         assert worker.alive
 
 

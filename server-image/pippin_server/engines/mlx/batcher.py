@@ -5,27 +5,34 @@ Lives on the owning thread. Detokenizes there, while the next step is being comp
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
+import structlog
 
 from ..base import Delta, Finish, OutOfMemory, Score
 from ..stops import StopFilter
 from ..worker import Event
+from .degrade import Degrade
 from .job import Job
-from .loading import translated
+from .loading import in_use, translated
 from .promptcache import PromptCache
 from .rows import RowGenerator
 from .sampling import Row
 from .scores import Line, Spelling
 from .scoring import Scoring
 
+log = structlog.get_logger("pippin.engine")
+
 
 @dataclass(slots=True)
 class _Running:
     ticket: int
+    job: Job
     prompt_tokens: int
     cached_tokens: int
     detokenizer: Any
@@ -38,8 +45,18 @@ class _Running:
 class MlxBatcher:
     """The model, its batch, and the text of every request in it."""
 
-    def __init__(self, model: Any, tokenizer: Any, cache: PromptCache, **limits: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        cache: PromptCache,
+        degrade: Degrade | None = None,
+        **limits: int,
+    ) -> None:
         """`limits`: batch, prefill_batch, prefill_step."""
+        self._degrade = degrade or Degrade(limits["batch"], time.monotonic)
+        #: Bytes in use as memory ran out; None: it did not.
+        self._held: int | None = None
         self._model = model
         self._tokenizer = tokenizer
         self._limits = limits
@@ -71,6 +88,7 @@ class MlxBatcher:
         self._uids[ticket] = uid
         self._running[uid] = _Running(
             ticket=ticket,
+            job=job,
             prompt_tokens=len(job.tokens),
             cached_tokens=0,
             detokenizer=self._tokenizer.detokenizer,
@@ -87,21 +105,45 @@ class MlxBatcher:
         for uid in uids:
             del self._running[uid]
 
-    def reset(self) -> None:
-        self._scoring.clear()
+    def reset(self) -> list[int]:
+        waiting = [self._running.pop(uid) for uid in self._generator.waiting]
+        ended = [running.ticket for running in self._running.values()] + self._scoring.clear()
+        if not ended:  # so that who cannot even begin is not tried for ever
+            ended = [waiting.pop(0).ticket for _ in waiting[:1]]
         self._running.clear()
         self._uids.clear()
         self._generator.close()
         self._generator = self._fresh()
+        gc.collect()  # what the failed step has built refers to itself
         mx.clear_cache()
+        self._give_way()
+        for running in waiting:
+            self._insert(running.ticket, running.job)
+        return ended
+
+    def _give_way(self) -> None:
+        """Less at once for a while, when it was memory."""
+        if self._held is None:
+            return
+        freed, self._held = max(0, self._held - in_use()), None
+        self._degrade.ran_out(freed)
+        log.warning("memory.ran_out", freed_bytes=freed, batch=self._degrade.batch)
+
+    def _adapt(self) -> None:
+        self._generator.narrow(self._degrade.batch)
+        if self._cache.paused != self._degrade.active:
+            self._cache.paused = self._degrade.active
+            log.warning("memory.degraded" if self._cache.paused else "memory.recovered")
 
     def step(self) -> list[tuple[int, Event]]:
+        self._adapt()
         try:
             scored = self._scoring.step()
             responses = self._generator.next()[1] if self._running else ()
         except (RuntimeError, MemoryError) as error:
             failure = translated(error)
             if isinstance(failure, OutOfMemory):
+                self._held = in_use()
                 self._cache.drop("out of memory")
             raise failure from error
         events = self._made(responses)

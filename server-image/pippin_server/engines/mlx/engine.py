@@ -22,6 +22,7 @@ from ..base import (
     Sampling,
 )
 from ..worker import Worker
+from .degrade import Degrade
 from .fit import Fitting, settled, usable
 from .job import Job
 
@@ -42,6 +43,7 @@ class _Facts:
 
     tokens: Tokens
     cache: PromptCache
+    degrade: Degrade
     context_length: int
     bytes: int
     details: dict[str, str]
@@ -61,6 +63,7 @@ class MlxEngine:
         self._fitting = fitting
         self._batch = fitting.wish.sequences
         self._cache: PromptCache | None = None
+        self._degrade: Degrade | None = None
         self._clock = clock
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
         self._worker: Worker[Job] | None = None
@@ -85,12 +88,16 @@ class MlxEngine:
             wanted = self._fitting.wish.prompt_cache.enabled
             off = None if wanted else "promptCache.enabled is false"
             cache = PromptCache(model.weights, fit.cache, off)
-            facts = _Facts(Tokens(model), cache, model.context_length, model.bytes, model.details)
+            degrade = Degrade(self._batch, self._clock)
+            facts = _Facts(
+                Tokens(model), cache, degrade, model.context_length, model.bytes, model.details
+            )
             loop.call_soon_threadsafe(loaded.set_result, facts)
             return MlxBatcher(
                 model.weights,
                 model.tokenizer,
                 cache,
+                degrade,
                 batch=self._batch,
                 prefill_batch=self._args.prefill_batch,
                 prefill_step=self._args.prefill_step,
@@ -98,7 +105,7 @@ class MlxEngine:
 
         await worker.start(make)
         facts = await loaded
-        self._tokens, self._cache = facts.tokens, facts.cache
+        self._tokens, self._cache, self._degrade = facts.tokens, facts.cache, facts.degrade
         self._context = min(fit.context, usable(self._fitting.wish.context, facts.context_length))
         progress(100, "loaded")
         return Loaded(self._context, facts.bytes, facts.details, fit.payload())
@@ -174,6 +181,7 @@ class MlxEngine:
             cache_hits=cache.hits if cache else 0,
             cache_misses=cache.misses if cache else 0,
             cache=cache.state() if cache else None,
+            strain=self._degrade.state() if self._degrade else None,
         )
 
     async def close(self) -> None:

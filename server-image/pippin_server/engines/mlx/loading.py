@@ -63,6 +63,11 @@ def arrays(weights: Any) -> list[mx.array]:
     return [leaf for _, leaf in flat if isinstance(leaf, mx.array)]
 
 
+def in_use() -> int:
+    """Bytes that MLX holds, also such as it would use again."""
+    return int(mx.get_active_memory()) + int(mx.get_cache_memory())
+
+
 def is_memory(error: Exception) -> bool:
     """Whether MLX had no memory for it; it has no class for that."""
     text = str(error).lower()

@@ -23,6 +23,8 @@ from .prefixes import BLOCK, Prefixes
 
 log = structlog.get_logger("pippin.engine")
 
+_PAUSED = "memory ran out: it comes back by itself"
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -39,6 +41,8 @@ class PromptCache:
         self._prefixes = Prefixes[_Kept](capacity)
         self._hits = self._misses = self._drops = 0
         self._nbytes = 0
+        #: Nothing is taken or kept for a while; what it holds was dropped.
+        self.paused = False
         self._off = off or (_unsuited(model) if capacity > 0 else "there is no memory for it")
         if self._off is None:
             log.info("prompt_cache.on", capacity=capacity)
@@ -48,7 +52,7 @@ class PromptCache:
     def take(self, tokens: Sequence[int]) -> tuple[list[KVCache], int]:
         """A copy of what is kept of the longest prefix, for each layer, and its tokens; the last
         token is always left to be computed. Nothing: `([], 0)`."""
-        if self._off is not None:
+        if self._off is not None or self.paused:
             return [], 0
         layers: list[KVCache] = []
         with self._guarded():
@@ -60,11 +64,12 @@ class PromptCache:
 
     def known(self, tokens: Sequence[int]) -> int:
         """How many of the tokens nobody needs to compute for others; all when it is off."""
-        return len(tokens) if self._off is not None else self._prefixes.known(tokens)
+        off = self._off is not None or self.paused
+        return len(tokens) if off else self._prefixes.known(tokens)
 
     def keep(self, tokens: Sequence[int], layers: Sequence[Any], row: int) -> None:
         """Copy what is not here yet of one row of a batch that has read these tokens."""
-        if self._off is not None or len(tokens) < BLOCK:
+        if self._off is not None or self.paused or len(tokens) < BLOCK:
             return
         with self._guarded():
             self._nbytes = self._nbytes or BLOCK * sum(map(_token_bytes, layers))
@@ -95,7 +100,7 @@ class PromptCache:
 
     def state(self) -> CacheState:
         return CacheState(
-            reason=self._off,
+            reason=self._off or (_PAUSED if self.paused else None),
             bytes=self._prefixes.bytes,
             capacity=self._prefixes.capacity if self._off is None else 0,
             evicted=self._prefixes.evicted,

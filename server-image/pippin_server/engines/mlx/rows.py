@@ -116,8 +116,19 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._generation_batch = RowGeneration.empty(model, sampler)
         self._cache = self._prompt_batch.cache = self._generation_batch.cache = cache
         self._waiting = Waiting(cache.known)
+        self._most = limits
         #: Of the requests whose prompts are being read: tokens that came from the cache.
         self.cached: dict[int, int] = {}
+
+    @property
+    def waiting(self) -> list[int]:
+        """Of whom nothing was read yet."""
+        return [sequence[0] for sequence in self._unprocessed_sequences]
+
+    def narrow(self, batch: int) -> None:
+        """At most so many at once, from the next that comes in; never more than at the start."""
+        self.completion_batch_size = min(batch, self._most["batch"])
+        self.prefill_batch_size = min(batch, self._most["batch"], self._most["prefill_batch"])
 
     def keep(self, uids: Iterable[int]) -> None:
         """What requests that are about to be removed have read and made."""

@@ -44,9 +44,12 @@ class Scoring:
             self._forget()
         self._waiting = deque(one for one in self._waiting if one[0] not in tickets)
 
-    def clear(self) -> None:
+    def clear(self) -> list[int]:
+        """Whose scores nobody will tell now."""
+        tickets = [ticket for ticket, _ in self._waiting]
         self._waiting.clear()
         self._forget()
+        return tickets
 
     def _forget(self) -> None:
         self._cache, self._scores = [], []
