@@ -13,7 +13,7 @@ from typing import Any
 
 from pippin_contract.wire import ADMIN_TOKEN, CACHE_PATH, DEMAND_PATH, REQUESTS_PATH, USAGE_PATH
 from pippin_edge import errors
-from pippin_edge.asgi import App, Receive, Scope, Send
+from pippin_edge.asgi import Receive, Scope, Send
 from pippin_edge.keyring import REFUSED
 
 from .cache import ResponseCache
@@ -97,19 +97,6 @@ class Admin:
                 " after some thousand"
             )
         await answer_json(send, told)
-
-
-class ByPrefix:
-    """Paths below a prefix to one app, all others to another."""
-
-    def __init__(self, prefix: str, inside: App, outside: App) -> None:
-        self._prefix = prefix
-        self._inside = inside
-        self._outside = outside
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._inside if scope["path"].startswith(self._prefix) else self._outside
-        await app(scope, receive, send)
 
 
 def _csv(report: dict[str, Any]) -> str:

@@ -9,14 +9,14 @@ from pippin_contract.gatewayconfig import GatewayConfig
 from pippin_contract.wire import ADMIN_PATH
 from pippin_edge import errors
 from pippin_edge.access_log import QUIET_PATHS, AccessLog
-from pippin_edge.asgi import App, Receive, Scope, Send
+from pippin_edge.asgi import App, ByPrefix, Receive, Scope, Send
 from pippin_edge.authenticate import Authenticate
 from pippin_edge.body_limit import READ_SECONDS, BodyLimit
 from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.metrics import endpoint
 from pippin_edge.request_id import RequestId
 
-from .admin import Admin, AdminToken, ByPrefix
+from .admin import Admin, AdminToken
 from .attempt import Deps, Tokens
 from .cache import ResponseCache
 from .catalog.model import ApiKey

@@ -68,6 +68,12 @@ SECRET_API_KEY: Final = "api-key"
 SECRET_BASE_URL: Final = "base-url"
 
 REQUEST_ID_HEADER: Final = "x-request-id"
+#: Of an answer that may not be JSON: `prompt=12, completion=3`, its tokens.
+USAGE_HEADER: Final = "x-pippin-usage"
+#: Pictures that a server keeps for a while, by their names; no key is asked for them.
+PICTURES_PATH: Final = "/v1/images/files/"
+#: Of a request: the URL below which the client finds such pictures.
+PICTURES_HEADER: Final = "x-pippin-pictures"
 SERVED_BY_HEADER: Final = "x-pippin-served-by"
 #: Models that could not answer before the one that did: model=reason, and more by commas.
 FALLBACK_HEADER: Final = "x-pippin-fallback"

@@ -25,3 +25,16 @@ def state(scope: Scope) -> dict[str, Any]:
     """The request's own state; made when the ASGI server gave none."""
     found: dict[str, Any] = scope.setdefault("state", {})
     return found
+
+
+class ByPrefix:
+    """Paths below a prefix to one app, all others to another."""
+
+    def __init__(self, prefix: str, inside: App, outside: App) -> None:
+        self._prefix = prefix
+        self._inside = inside
+        self._outside = outside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._inside if scope["path"].startswith(self._prefix) else self._outside
+        await app(scope, receive, send)

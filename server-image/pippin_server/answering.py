@@ -16,6 +16,7 @@ import orjson
 import structlog
 from starlette.responses import Response
 
+from pippin_contract.wire import USAGE_HEADER
 from pippin_edge import errors, sse
 from pippin_edge.asgi import Message, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
@@ -52,6 +53,7 @@ _LOADING_RETRY = 5
 _RETRY = 2
 #: What the access line says that counts as a key's share of the server.
 _COUNTED = ("prompt_tokens", "completion_tokens")
+_USAGE = USAGE_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,9 +378,22 @@ def as_api_error(error: EngineError, prompts: Sequence[Prompt]) -> ApiError:
     return errors.Internal("the engine failed on this request", code="engine_failed")
 
 
-def start(kind: bytes, length: int | None = None) -> Message:
-    """A good answer's status and headers; without a length it is a stream."""
+def note_usage(scope: Scope, telemetry: Telemetry, read: int, made: int) -> None:
+    """Count an answer's tokens, and write them into the line of the request."""
+    telemetry.prompt_tokens.inc(read)
+    telemetry.completion_tokens.inc(made)
+    line = state(scope).setdefault("log", {})
+    line["prompt_tokens"], line["completion_tokens"] = read, made
+
+
+def start(
+    kind: bytes, length: int | None = None, *, used: tuple[int, int] | None = None
+) -> Message:
+    """A good answer's status and headers; without a length it is a stream. `used`: the tokens of
+    an answer whose body may not tell them."""
     headers = [(b"content-type", kind)]
+    if used is not None:
+        headers.append((_USAGE, b"prompt=%d, completion=%d" % used))
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
     else:

@@ -12,21 +12,26 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pippin_contract.serverconfig import ServerConfig
+from pippin_contract.wire import PICTURES_PATH
 from pippin_edge import errors
 from pippin_edge.access_log import AccessLog
-from pippin_edge.asgi import App
+from pippin_edge.asgi import App, ByPrefix
 from pippin_edge.authenticate import Authenticate
 from pippin_edge.body_limit import BodyLimit
+from pippin_edge.body_room import FORMS, BodyRoom
 from pippin_edge.clock import Clock
 from pippin_edge.request_id import RequestId
 
 from .admission import Admission
 from .answering import Kitchen
-from .engines.base import Embedder, Generator, Host, Strain
+from .engines.base import Embedder, Host, Strain
 from .engines.echo import Echo
+from .engines.media import Painter, Transcriber
+from .engines.registry import Anything
 from .familiar import Familiar
 from .figures import Figures
 from .hardware.watch import Watch
@@ -41,12 +46,15 @@ from .routes import (
     embeddings,
     health,
     hosted,
+    images,
     metrics,
     models,
     others,
+    transcriptions,
 )
 from .routes.reading import Counter, Desk
 from .settings import Settings
+from .shelf import Shelf
 from .telemetry import CacheUse, Kept, Telemetry
 
 #: No key is asked for here: probes and figures. Those below /internal ask by themselves.
@@ -64,10 +72,7 @@ OPEN_PATHS = frozenset(
     }
 )
 
-TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
-
 Verify = Callable[[str], object]
-Anything = Generator | Embedder | Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Surroundings:
 def create_app(
     settings: Settings,
     config: ServerConfig,
-    engine: Generator | Embedder | Host,
+    engine: Anything,
     around: Surroundings,
 ) -> Server:
     """The whole server but for its socket."""
@@ -127,11 +132,10 @@ def create_app(
         admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
     ):
         api.include_router(router)
-    app: App = BodyLimit(
-        api, settings.max_body_bytes, settings.max_media_bytes, settings.body_timeout
-    )
+    app: App = BodyRoom(api, FORMS * settings.max_media_bytes)
+    app = BodyLimit(app, settings.max_body_bytes, settings.max_media_bytes, settings.body_timeout)
     if verify is not None:
-        app = Authenticate(app, verify, OPEN_PATHS)
+        app = ByPrefix(PICTURES_PATH, app, Authenticate(app, verify, OPEN_PATHS))
     app = errors.ErrorEnvelope(app)
     if settings.access_log:
         app = AccessLog(app, around.write_access_line, clock=clock)
@@ -157,16 +161,27 @@ def _cache_use(engine: Anything) -> CacheUse:
 
 def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tuple[APIRouter, ...]:
     desk = Desk(config)
+    served: tuple[APIRouter, ...]
     if isinstance(engine, Host):
         engine.meter = kitchen.telemetry
         kitchen.telemetry.add(engine.metrics)
-        return (hosted.router(desk, kitchen, engine),)
-    if isinstance(engine, Embedder):
+        served = (hosted.router(desk, kitchen, engine),)
+    elif isinstance(engine, Embedder):
         engine.batched = kitchen.telemetry.embedding_batch.observe
-        return embeddings.router(desk, kitchen, engine), others.router(desk, TEXT_PATHS)
-    counter = Counter(config, kitchen, engine)
-    embed = others.router(desk, ["/v1/embeddings"])
-    return chat.router(counter), completions.router(counter), embed
+        served = (embeddings.router(desk, kitchen, engine),)
+    elif isinstance(engine, Transcriber):
+        served = (transcriptions.router(desk, kitchen, engine),)
+    elif isinstance(engine, Painter):
+        shelf = Shelf(kitchen.clock.monotonic)
+        served = (images.router(desk, kitchen, engine, shelf),)
+    else:
+        counter = Counter(config, kitchen, engine)
+        served = chat.router(counter), completions.router(counter)
+    return *served, others.router(desk, [path for one in served for path in _paths(one)])
+
+
+def _paths(router: APIRouter) -> list[str]:
+    return [route.path for route in router.routes if isinstance(route, Route)]
 
 
 def _knobs(engine: Anything, lifecycle: Lifecycle, verify: Verify) -> tuple[APIRouter, ...]:

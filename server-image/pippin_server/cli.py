@@ -153,7 +153,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--model", help="directory with the weights, or hf://, s3://, oci://, https://, file://")
     add("--name", help="the name that clients ask for; default: the directory's")
     add("--engine", choices=["mlx", "vllm", "echo"])
-    add("--task", choices=["chat", "completion", "embedding"])
+    add("--task", choices=["chat", "completion", "embedding", "transcription", "image"])
     add("--engine-arg", dest="engine_args", action="append", help="for the engine; repeat it")
     add("--host")
     add("--port", type=int)

@@ -14,10 +14,13 @@ _ENDPOINTS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
+    "/v1/images/generations": "images",
+    "/v1/images/edits": "images",
+    "/v1/audio/transcriptions": "transcriptions",
     "/v1/models": "models",
 }
 #: Those that the model answers.
-_ANSWERED = frozenset({"chat", "completions", "embeddings"})
+_ANSWERED = frozenset({"chat", "completions", "embeddings", "images", "transcriptions"})
 #: Probes and scrapes would drown what people ask.
 _QUIET = frozenset({"/health", "/ready", "/livez", "/metrics"})
 

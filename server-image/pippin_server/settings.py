@@ -28,9 +28,15 @@ from pippin_contract.wire import CACHE_DIR, HTTP_PORT_NAME, SERVER_PORT, TERMINA
 PREFIX = "PIPPIN_SERVER_"
 
 #: What earlier servers called a model's task.
-_FORMER_TASKS = {"lm": "chat", "embeddings": "embedding"}
+_FORMER_TASKS = {
+    "lm": "chat",
+    "embeddings": "embedding",
+    "whisper": "transcription",
+    "image-generation": "image",
+    "image-edit": "image",
+}
 Task = Annotated[
-    Literal["chat", "completion", "embedding"],
+    serverconfig.Task,
     BeforeValidator(lambda told: _FORMER_TASKS.get(told, told)),
 ]
 
@@ -84,8 +90,9 @@ class Settings(BaseSettings):
     task: Task = Field(
         default="chat",
         validation_alias=_names("TASK", "MODEL_TYPE"),
-        description="What the model does: chat, completion or embedding; lm is chat, and"
-        " embeddings is embedding.",
+        description="What the model does: chat, completion, embedding, transcription or image;"
+        " lm is chat, embeddings is embedding, whisper is transcription, image-generation and"
+        " image-edit are image.",
     )
     engine_args: tuple[str, ...] = Field(
         default=(),

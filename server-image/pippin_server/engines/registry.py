@@ -14,15 +14,20 @@ from pippin_contract.serverconfig import PromptCacheConfig, ServerConfig
 
 from ..hardware.budget import budget
 from .base import Embedder, Generator, Host
+from .media import Painter, Transcriber
 
 if TYPE_CHECKING:
     from .mlx.fit import Fitting
     from .vllm.engine import Settings as VllmSettings
 
+Anything = Generator | Embedder | Host | Transcriber | Painter
+
 #: Context of the echo engine when nobody sets one.
 _ECHO_CONTEXT = 32768
 #: What an engine is made of, beyond the server itself.
 _PACKAGES = {"echo": (), "mlx": ("mlx", "mlx_lm"), "vllm": ("vllm",)}
+#: Tasks that are not every engine's, and whose they are.
+_TASKS = {"transcription": ("echo",), "image": ("echo",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,10 @@ def versions() -> dict[str, str]:
 
 def problems(config: ServerConfig) -> list[str]:
     """Why the engine cannot be made from this config; nothing is loaded."""
+    task = config.model.task
+    able = _TASKS.get(task)
+    if able is not None and config.engine not in able:
+        return [f"task: the engine {config.engine} does no {task}: {', '.join(able)} does"]
     absent = missing(config.engine)
     if absent:
         return [f"engine: {config.engine} needs {', '.join(absent)}, not installed in this image"]
@@ -84,7 +93,7 @@ def needs_weights(config: ServerConfig) -> bool:
 
 def create(
     config: ServerConfig, surroundings: Surroundings, clock: Callable[[], float]
-) -> Generator | Embedder | Host:
+) -> Anything:
     """Not loaded yet. Call it when `problems` finds none."""
     if config.engine == "vllm":
         from .vllm.engine import VllmEngine
@@ -93,10 +102,7 @@ def create(
     if config.model.task == "embedding":
         return _embedder(config, surroundings, clock)
     if config.engine == "echo":
-        from .echo import EchoEngine
-
-        length = config.model.context_length or _ECHO_CONTEXT
-        return EchoEngine(config.echo, context_length=length, clock=clock)
+        return _echo(config, clock)
     from .mlx.engine import MlxEngine
 
     return MlxEngine(fitting(config, surroundings), clock=clock)
@@ -118,6 +124,18 @@ def fitting(config: ServerConfig, surroundings: Surroundings) -> Fitting:
         stateless=embeds,
     )
     return Fitting(wish, budget(surroundings.memory))
+
+
+def _echo(config: ServerConfig, clock: Callable[[], float]) -> Generator | Transcriber | Painter:
+    from .echo import EchoEngine
+    from .echo_media import EchoPainter, EchoTranscriber
+
+    knobs, length = config.echo, config.model.context_length or _ECHO_CONTEXT
+    if config.model.task == "transcription":
+        return EchoTranscriber(knobs, context_length=length, clock=clock)
+    if config.model.task == "image":
+        return EchoPainter(knobs, context_length=length, clock=clock)
+    return EchoEngine(knobs, context_length=length, clock=clock)
 
 
 def _embedder(

@@ -106,19 +106,23 @@ def read(kind: type[M], body: dict[str, Any], honours: frozenset[str] = frozense
     """`honours`: what the engine does of the fields in NEUTRAL. Raises BadRequest naming the
     field."""
     wanted = {name: value for name, value in body.items() if name not in kind.IGNORED}
-    for name, neutral in kind.NEUTRAL.items():
-        if name in honours:
-            continue
-        if name in wanted and not _asks_nothing(wanted.pop(name), neutral):
+    not_ours = {name: values for name, values in kind.NEUTRAL.items() if name not in honours}
+    refuse_unsupported(wanted, not_ours)
+    found = validated(kind, wanted)
+    if found.stream_options is not None and not found.stream:
+        raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
+    return found
+
+
+def refuse_unsupported(wanted: dict[str, Any], neutral: dict[str, tuple[Any, ...]]) -> None:
+    """Take out what asks for nothing. Raises BadRequest for what asks for something."""
+    for name, values in neutral.items():
+        if name in wanted and not _asks_nothing(wanted.pop(name), values):
             raise BadRequest(
                 f"'{name}' is not supported by this server yet: leave it out",
                 param=name,
                 code="unsupported_parameter",
             )
-    found = validated(kind, wanted)
-    if found.stream_options is not None and not found.stream:
-        raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
-    return found
 
 
 def validated(kind: type[S], body: dict[str, Any]) -> S:
@@ -169,5 +173,5 @@ def _words(problem: Any) -> str:
         return "unknown parameter: leave it out"
     if problem["type"] == "missing":
         return "must be given"
-    text: str = problem["msg"]
+    text: str = problem["msg"].removeprefix("Value error, ")
     return text.replace("Input should be", "must be").replace("String should", "must")

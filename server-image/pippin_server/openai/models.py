@@ -12,6 +12,7 @@ def card(config: ServerConfig, *, context_length: int | None, created: int) -> d
         "object": "model",
         "created": created,
         "owned_by": "pippin",
+        "task": config.model.task,
         "family": config.model.family,
         "tags": list(config.model.tags),
         "context_length": context_length or config.model.context_length,
