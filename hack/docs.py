@@ -261,7 +261,7 @@ ONLY = {
 #: What blocks a workload is said in words; the rest is the operator's own table.
 NOT_YET = {
     "modeldeployments": (
-        "`model.task` other than chat, completion and embedding",
+        "`model.task` transcription and image, with the engines mlx and vllm",
         "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
     ),

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pippin_contract.gatewayconfig import GatewayConfig
-from pippin_contract.wire import ADMIN_PATH
+from pippin_contract.wire import ADMIN_PATH, PICTURES_PATH
 from pippin_edge import errors
 from pippin_edge.access_log import QUIET_PATHS, AccessLog
 from pippin_edge.asgi import App, ByPrefix, Receive, Scope, Send
 from pippin_edge.authenticate import Authenticate
 from pippin_edge.body_limit import READ_SECONDS, BodyLimit
+from pippin_edge.body_room import FORMS, BodyRoom
 from pippin_edge.clock import SYSTEM, Clock
 from pippin_edge.metrics import endpoint
 from pippin_edge.request_id import RequestId
 
+from . import forms
 from .admin import Admin, AdminToken
 from .attempt import Deps, Tokens
 from .cache import ResponseCache
@@ -30,6 +32,7 @@ from .limiting.estimate import Estimator
 from .limiting.shared import Store
 from .listing import PATH as MODELS_PATH
 from .listing import Listing
+from .pictures import Pictures
 from .proxy import Proxy
 from .routing.balance import Balance
 from .routing.breaker import Breakers
@@ -42,8 +45,13 @@ from .upstream.guard import Ticker
 from .upstream.pool import Pool
 from .waiting import Waiting
 
-#: Paths whose JSON body names a model, and that go to its replicas.
-PROXIED = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+#: Paths whose body names a model, and that go to its replicas.
+PROXIED = forms.PATHS | {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/images/generations",
+}
 PUBLIC = frozenset({"/health", "/ready", "/livez", "/status", "/metrics"})
 
 
@@ -119,12 +127,13 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     status = Status(health, balance, parts.waiting, parts.admin.verify, clock, parts.name)
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, status, telemetry)
+    app = BodyRoom(app, FORMS * config.max_media_bytes)
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     requests = Requests(clock)
     admin = Authenticate(
         Admin(parts.ledger, requests, parts.cache, demand), parts.admin.verify, name_of=str
     )
-    app = ByPrefix(ADMIN_PATH, admin, app)
+    app = ByPrefix(ADMIN_PATH, admin, ByPrefix(PICTURES_PATH, Pictures(deps), app))
     app = BodyLimit(app, config.max_body_bytes, config.max_media_bytes, parts.body_read_seconds)
     app = errors.ErrorEnvelope(app)
 

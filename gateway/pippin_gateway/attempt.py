@@ -127,7 +127,8 @@ class Attempts:
 
     async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the replica did what it is for."""
-        call.used = usage.find(await relay.whole(exchange, send, call.answer_head(exchange)))
+        end = await relay.whole(exchange, send, call.answer_head(exchange))
+        call.used = usage.said(exchange.headers) or usage.find(end)
         return exchange.status < 500
 
     async def _stream(
@@ -218,7 +219,7 @@ class Attempts:
 
     def _shown(self, call: Call, part: bytes) -> bytes:
         """What the client gets of some events."""
-        call.used = usage.find(part) or call.used
+        call.used = call.tokens_in(part) or call.used
         if call.rest is not None:
             part = call.rest.rest(part) or self._sign_of_life(call)
         if call.told is not None:

@@ -24,6 +24,7 @@ from .catalog.model import ApiKey, CachePolicy, Model
 ENTRY_BYTES, ALL_BYTES = 256 * 1024, 32 * 1024 * 1024
 #: Headers of an answer that are its own and not the request's.
 _KEPT = frozenset({b"content-type", b"cache-control", b"x-accel-buffering", b"x-pippin-served-by"})
+_MEDIA = frozenset({"/v1/images/generations", "/v1/images/edits", "/v1/audio/transcriptions"})
 #: Fields that say nothing of the answer.
 _IDLE = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 
@@ -39,6 +40,8 @@ class Stored(NamedTuple):
 
 def digest(path: str, asked: dict[str, Any], key: ApiKey, model: Model) -> bytes | None:
     """What equal requests have in common; None: asked twice, it may have two answers."""
+    if path in _MEDIA:  # an answer's URLs end before it does
+        return None
     if not (path.endswith("/embeddings") or has_one_answer(asked)):
         return None
     said = {name: value for name, value in asked.items() if name not in _IDLE}

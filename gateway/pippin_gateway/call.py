@@ -8,13 +8,20 @@ from typing import Any
 
 import orjson
 
-from pippin_contract.wire import FALLBACK_HEADER, REQUEST_ID_HEADER, SERVED_BY_HEADER
-from pippin_edge import errors
-from pippin_edge.asgi import Headers, Scope, Send, header
+from pippin_contract.wire import (
+    FALLBACK_HEADER,
+    PICTURES_HEADER,
+    PICTURES_PATH,
+    REQUEST_ID_HEADER,
+    SERVED_BY_HEADER,
+)
+from pippin_edge import errors, json_body
+from pippin_edge.asgi import Headers, Receive, Scope, Send, header
 
 from . import relay, usage
 from .catalog.model import ApiKey, Model, Replica
 from .explain import Trace
+from .forms import AskedByForm
 from .ledger.book import Took
 from .limiting.admission import Grant, key_owner, model_owner
 from .resume import Continuation, Told
@@ -28,9 +35,13 @@ from .waiting import Early
 #: Headers of a client that a replica gets, beside those that are made here.
 FORWARDED = frozenset({b"accept", b"traceparent", b"tracestate"})
 
+#: Paths whose answers may be URLs.
+_PICTURES = "/v1/images/"
 _SERVED_BY = SERVED_BY_HEADER.encode()
 _FALLBACK = FALLBACK_HEADER.encode()
 _TRACEPARENT = b"traceparent"
+_TYPE = b"content-type: %b\r\n"
+_JSON = _TYPE % b"application/json"
 
 
 @dataclass(slots=True)
@@ -38,7 +49,7 @@ class Call:
     """One request on its way."""
 
     scope: Scope
-    #: As the client sent it, and what the replica gets.
+    #: As the client sent it, but for a form, and what the replica gets.
     received: bytes
     body: bytes
     key: ApiKey
@@ -57,6 +68,8 @@ class Call:
     beginning: int | None = None
     #: The client did not ask for the usage that the replica tells.
     hide_usage: bool = False
+    #: Of a request that is no JSON.
+    form: AskedByForm | None = None
     #: As the replica told it.
     used: usage.Told | None = None
     #: It did not end well: the replica failed, or broke off.
@@ -92,7 +105,10 @@ class Call:
     def turn_to(self, model: Model) -> None:
         """From now on it is this model's, which is not the one that was asked for."""
         self.model, self.tried = model, set()
-        self.body, self.hide_usage = usage.ask(renamed(self.asked, model), self.asked)
+        if self.form is not None:
+            self.body = self.form.sent(self.asked, model)
+        else:
+            self.body, self.hide_usage = usage.ask(renamed(self.asked, model), self.asked)
 
     def took(self, prompt_guess: Callable[[], int]) -> Took:
         """It is over: what it took.
@@ -106,6 +122,15 @@ class Call:
             return Took(prompt_guess(), self.events, failed=self.failed)
         return Took(failed=self.failed)
 
+    def tokens_in(self, part: bytes) -> usage.Told | None:
+        """The tokens that an event of a stream tells."""
+        return usage.find(part) if self.form is None else usage.find_transcript(part)
+
+    def learned(self, took: Took) -> tuple[int, int]:
+        """Prompt and completion, for guesses: those of a form do not go by its bytes."""
+        prompt, completion = took[:2]
+        return (prompt, completion) if self.form is None else (0, prompt + completion)
+
     def settle(self, took: Took) -> None:
         """Correct what was taken of the limits to what it took."""
         tokens = took.prompt + took.completion
@@ -117,15 +142,32 @@ class Call:
         """The request line and headers: nothing of the client's that is not on the list."""
         head = (
             f"POST {self.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
-            f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+            f"authorization: Bearer {token}\r\n"
             f"content-length: {len(self.body)}\r\n{REQUEST_ID_HEADER}: {self.request_id}\r\n"
         ).encode()
+        head += _JSON if self.form is None else _TYPE % self.form.content_type
+        if self.scope["path"].startswith(_PICTURES):
+            head += self._pictures(replica)
         for name, value in self.scope["headers"]:
             if name in FORWARDED and not (span and name == _TRACEPARENT):
                 head += name + b": " + value + b"\r\n"
         if self.trace.context is not None:
             head += _TRACEPARENT + b": " + self.trace.context.header(span) + b"\r\n"
         return head + b"\r\n"
+
+    def _pictures(self, replica: Replica) -> bytes:
+        """Where the client finds pictures that this replica keeps: at the gateway, as it was
+        asked."""
+        headers = dict(self.scope["headers"])
+        scheme = headers.get(b"x-forwarded-proto", b"").lower()
+        url = b"%b://%b%b%b/%b/" % (
+            scheme if scheme in (b"http", b"https") else b"http",
+            headers.get(b"host", b""),
+            PICTURES_PATH.encode(),
+            self.model.ref.encode(),
+            replica.pod.encode(),
+        )
+        return b"%b: %b\r\n" % (PICTURES_HEADER.encode(), url)
 
     def answer_head(self, exchange: Exchange) -> Headers:
         """What the client is told before the answer."""
@@ -136,9 +178,23 @@ class Call:
         return head + self.grants[0].headers
 
 
-def sent(received: bytes, asked: dict[str, Any], model: Model) -> bytes:
-    """What the model gets: a replica does not know its namespace."""
-    return renamed(asked, model) if "/" in asked["model"] else received
+async def read_json(scope: Scope, receive: Receive) -> tuple[bytes, dict[str, Any], None]:
+    """The body, and what it says. Raises ApiError, ClientGone."""
+    require_json(scope)
+    received = await json_body.read(receive)
+    asked = json_body.parse(received)
+    json_body.text(asked, "model")
+    return received, asked, None
+
+
+def sent(
+    received: bytes, asked: dict[str, Any], form: AskedByForm | None, model: Model
+) -> tuple[bytes, bool]:
+    """What the model gets, since a replica does not know its namespace; and whether the client did
+    not ask for the usage that is told."""
+    if form is not None:
+        return form.sent(asked, model), False
+    return usage.ask(renamed(asked, model) if "/" in asked["model"] else received, asked)
 
 
 def renamed(asked: dict[str, Any], model: Model) -> bytes:

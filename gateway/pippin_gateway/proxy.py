@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 
-from pippin_edge import errors, json_body
+from pippin_edge import errors
 from pippin_edge.asgi import Receive, Scope, Send, header
 
-from . import usage
+from . import forms
 from .attempt import GOING, Attempts, Deps
 from .cache import Recorder, digest, has_one_answer, replay
-from .call import Call, require_json, sent
+from .call import Call, read_json, sent
 from .catalog.model import ApiKey, CachePolicy, Model, Replica
 from .explain import Passed, Trace
 from .resume import Told
@@ -36,7 +36,7 @@ log = structlog.get_logger("pippin.proxy")
 
 
 class Proxy:
-    """POST handler of the OpenAI paths that name a model in a JSON body."""
+    """POST handler of the OpenAI paths that name a model in a JSON body, or in a form."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -57,10 +57,10 @@ class Proxy:
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, trace: Trace) -> None:
         deps = self._deps
-        require_json(scope)
-        received = await json_body.read(receive)
-        asked = json_body.parse(received)
-        name = trace.asked = json_body.text(asked, "model")
+        read = forms.read if scope["path"] in forms.PATHS else read_json
+        received, asked, form = await read(scope, receive)
+        name: str = asked["model"]
+        trace.asked = name
         state = scope["state"]
         key: ApiKey = state["principal"]
         fields = state["log"]
@@ -70,7 +70,7 @@ class Proxy:
         asked_at = deps.clock()
         grant = await deps.admission.admit(key, model, asked, received, trace.limited)
         trace.limits_took = asked_at, deps.clock()
-        body, hide_usage = usage.ask(sent(received, asked, model), asked)
+        body, hide_usage = sent(received, asked, form, model)
         with deps.ticker.guard() as guard:
             call = Call(
                 *(scope, received, body, key, asked, model),
@@ -84,6 +84,7 @@ class Proxy:
                 beginning=affinity.prefix(key.ref, received),
                 hide_usage=hide_usage,
                 told=Told() if asked.get("stream") is True and has_one_answer(asked) else None,
+                form=form,
             )
             try:
                 await self._guarded(call, send)
@@ -105,7 +106,7 @@ class Proxy:
         deps.ledger.note(call.key, call.model.ref, took)
         if call.used is not None:
             deps.telemetry.used(call.model.ref, call.key.ref, took.prompt, took.completion)
-            deps.admission.learn(call.model, call.asked, call.received, took[:2])
+            deps.admission.learn(call.model, call.asked, call.received, call.learned(took))
             for name, tokens in call.used._asdict().items():
                 call.fields[f"{name}_tokens"] = tokens
 

@@ -7,13 +7,20 @@ the answer's own unless a tool's argument object holds one, and arguments are st
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
+from pippin_contract.wire import USAGE_HEADER
+
 _PROMPT = re.compile(rb'"prompt_tokens":\s*(\d{1,12})')
 _COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,12})')
 _CACHED = re.compile(rb'"cached_tokens":\s*(\d{1,12})')
+_INPUT = re.compile(rb'"input_tokens":\s*(\d{1,12})')
+_OUTPUT = re.compile(rb'"output_tokens":\s*(\d{1,12})')
+_HEADER = USAGE_HEADER.encode()
+_SAID = re.compile(rb"prompt=(\d{1,12}), completion=(\d{1,12})")
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
 _NONE_YET = re.compile(rb',\s*"usage":\s*null')
 _ASKED = b',"stream_options":{"include_usage":true}}'
@@ -50,6 +57,20 @@ def find(part: bytes) -> Told | None:
     if prompt is None:
         return None
     return Told(int(prompt[1]), _last(_COMPLETION, part), _last(_CACHED, part))
+
+
+def said(headers: Mapping[bytes, bytes]) -> Told | None:
+    """By an answer that need not be JSON: a transcript, pictures."""
+    value = headers.get(_HEADER)
+    found = _SAID.fullmatch(value) if value is not None else None
+    return Told(int(found[1]), int(found[2])) if found else None
+
+
+def find_transcript(part: bytes) -> Told | None:
+    """In the last events of a transcript, which has the other names for them."""
+    at = part.rfind(b'"input_tokens"')
+    heard = _INPUT.match(part, at) if at >= 0 else None
+    return Told(int(heard[1]), _last(_OUTPUT, part)) if heard else None
 
 
 def _last(field: re.Pattern[bytes], part: bytes) -> int:

@@ -6,7 +6,7 @@ from .asgi import App, Message, Receive, Scope, Send, header
 from .errors import Overloaded
 
 #: Forms of the largest size that fit in at one time.
-FORMS = 8
+FORMS = 4
 
 
 class BodyRoom:

@@ -16,6 +16,8 @@ from .failure import UpstreamFailure
 
 #: Bytes of body that may wait before reading stops.
 HIGH_WATER = 64 * 1024
+#: A body up to this size goes out in one write with its head.
+_COPIED = 64 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -80,7 +82,11 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.closed:
             self._error = UpstreamFailure(Failure.RESET, "closed while idle")
             return
-        self._transport.write(head + body)
+        if len(body) > _COPIED:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + body)
 
     async def head(self) -> int:
         """The status, once all headers are in `headers` (lower-case names)."""

@@ -8,8 +8,8 @@ from .modeldeployment import ModelDeploymentSpec, PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
-#: What an engine's server answers.
-SUPPORTED_TASKS = ("chat", "completion", "embedding")
+#: Engines that answer a task which is not every engine's.
+_ABLE = {"transcription": ("echo",), "image": ("echo",)}
 #: Engines whose batches of texts to embed are filled by us.
 _BATCHED = ("mlx", "echo")
 
@@ -29,7 +29,7 @@ def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
         found.append("engine.external")
     if spec.model.uri and spec.model.uri.partition("://")[0] not in SUPPORTED_SCHEMES:
         found.append("model.uri")
-    if spec.model.task not in SUPPORTED_TASKS:
+    if engine(spec) not in _ABLE.get(spec.model.task, (engine(spec),)):
         found.append("model.task")
     return tuple(found)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 #: A file of so many boxes on one floor was not made by an encoder.
 _MOST_BOXES = 10_000
+#: Nor is there a fragment with so many samples.
+_MOST_SAMPLES = 100_000
 
 
 def matches(content: bytes) -> bool:
@@ -40,16 +42,39 @@ _Box = tuple[bytes, int, int]
 
 
 def _in_fragments(content: bytes, boxes: list[_Box], movie: list[_Box]) -> float:
-    """Where the last fragment begins; its own length is lost, which is a second at most."""
+    """As recorders in browsers write it: a sample's usual length, and how many there are."""
     track = list(_boxes(content, *_only(movie, b"trak")))
     scale, _ = _timed(content, *_only(_in(content, track, b"mdia"), b"mdhd"), skip=2)
-    begun = 0
+    extends, _ = _only(_in(content, movie, b"mvex"), b"trex")
+    usual = _number(content, extends + 12)
+    total = 0
     for kind, at, end in boxes:
         if kind == b"moof":
-            time, _ = _only(_in(content, list(_boxes(content, at, end)), b"traf"), b"tfdt")
-            width = 8 if content[time] == 1 else 4
-            begun = int.from_bytes(content[time + 4 : time + 4 + width], "big")
-    return begun / scale
+            fragment = _in(content, list(_boxes(content, at, end)), b"traf")
+            length = _usual(content, _only(fragment, b"tfhd")[0]) or usual
+            total += sum(_run(content, run, length) for name, run, _ in fragment if name == b"trun")
+    return total / scale
+
+
+def _usual(content: bytes, at: int) -> int:
+    """What a fragment's header says of its samples' length; 0: nothing."""
+    flags = _number(content, at) & 0xFFFFFF
+    before = 8 * bool(flags & 1) + 4 * bool(flags & 2)
+    return _number(content, at + 8 + before) if flags & 8 else 0
+
+
+def _run(content: bytes, at: int, usual: int) -> int:
+    """The length of a run of samples, which may each tell their own, first of up to four words."""
+    flags, count = _number(content, at) & 0xFFFFFF, _number(content, at + 4)
+    if not flags & 0x100:
+        return count * usual
+    first = at + 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+    width = 4 * (flags >> 8 & 0xF).bit_count()
+    return sum(_number(content, first + width * n) for n in range(min(count, _MOST_SAMPLES)))
+
+
+def _number(content: bytes, at: int) -> int:
+    return int.from_bytes(content[at : at + 4], "big")
 
 
 def _in(content: bytes, boxes: list[_Box], kind: bytes) -> list[_Box]:

@@ -1,4 +1,4 @@
-"""Ogg: pages with a clock; the last one tells how many samples there were. Vorbis, Opus, FLAC."""
+"""Ogg: pages with a clock; the last one tells how many samples there were. Vorbis and Opus."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def _clock(packet: bytes) -> tuple[int, int]:
         return _OPUS_HERTZ, int.from_bytes(packet[10:12], "little")
     if packet[:7] == b"\x01vorbis":
         return int.from_bytes(packet[12:16], "little"), 0
-    if packet[:5] == b"\x7fFLAC":  # the native header follows after 9 bytes
-        return int.from_bytes(packet[27:30], "big") >> 4, 0
-    raise ValueError("neither Vorbis nor Opus nor FLAC")
+    raise ValueError("neither Vorbis nor Opus")
 
 
 def _last(content: bytes, serial: bytes) -> int:

@@ -285,6 +285,11 @@ def test_the_config_says_what_the_spec_says():
     assert (model.tags, model.description) == (("x",), "words")
 
 
+@pytest.mark.parametrize("task", ["transcription", "image"])
+def test_the_echo_engine_is_told_to_hear_or_to_paint(task):
+    assert config(model={"task": task}, engine={"type": "echo"}).model.task == task
+
+
 def test_the_config_of_an_embedding_model_says_how_texts_share_batches():
     found = config(
         model={"task": "embedding"},
