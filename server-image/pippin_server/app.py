@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -37,6 +37,7 @@ from .figures import Figures
 from .hardware.watch import Watch
 from .lifecycle import Lifecycle
 from .measure import Measure
+from .openai import described
 from .routes import (
     admin,
     chat,
@@ -49,6 +50,7 @@ from .routes import (
     images,
     metrics,
     models,
+    openapi,
     others,
     transcriptions,
 )
@@ -69,6 +71,7 @@ OPEN_PATHS = frozenset(
         "/internal/drain",
         "/internal/diagnostics",
         "/internal/echo",
+        openapi.PATH,
     }
 )
 
@@ -119,7 +122,7 @@ def create_app(
     telemetry.strain = lambda: _strain(engine)
     kitchen = Kitchen(admission, lifecycle, telemetry, clock)
     api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for router in (
+    routers = [
         *_answering(config, engine, kitchen),
         models.router(config, lifecycle, int(clock.wall())),
         health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
@@ -130,7 +133,9 @@ def create_app(
         ),
         *_knobs(engine, lifecycle, verify or _nobody),
         admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
-    ):
+    ]
+    routers.append(openapi.router(routers, lambda: _described(engine, kitchen, verify)))
+    for router in routers:
         api.include_router(router)
     app: App = BodyRoom(api, FORMS * settings.max_media_bytes)
     app = BodyLimit(app, settings.max_body_bytes, settings.max_media_bytes, settings.body_timeout)
@@ -178,6 +183,21 @@ def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tupl
         counter = Counter(config, kitchen, engine)
         served = chat.router(counter), completions.router(counter)
     return *served, others.router(desk, [path for one in served for path in _paths(one)])
+
+
+def _described(engine: Anything, kitchen: Kitchen, verify: Verify | None) -> openapi.Described:
+    """Raises NotReady while an engine that judges requests by itself is not there to be asked."""
+    if isinstance(engine, Host):
+        kitchen.refuse_unless_ready()
+
+    def request(path: str, schemas: dict[str, Any]) -> dict[str, Any] | None:
+        if isinstance(engine, Host):
+            known = engine.fields(path)
+            return None if known is None else described.of_engine(known)
+        honours: frozenset[str] = getattr(engine, "honours", frozenset())
+        return described.request(path, honours, schemas)
+
+    return openapi.Described(request, None if verify is None else OPEN_PATHS)
 
 
 def _paths(router: APIRouter) -> list[str]:

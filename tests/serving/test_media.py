@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from support.eventually import eventually
 from support.media import RECORDINGS, size, wav
+from support.openapi import described, does_as_described
 from support.servers import Running, echo_config, serving, started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -355,6 +356,36 @@ def png(wide: int, high: int) -> bytes:
     """The beginning of one is all that is looked at."""
     sides = wide.to_bytes(4, "big") + high.to_bytes(4, "big")
     return b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + sides + bytes(9)
+
+
+async def test_a_server_that_hears_does_as_it_says(ear: Running) -> None:
+    asked = {"data": {"model": "echo"}, "files": GOOD}
+    await does_as_described(ear, {HEAR: asked})
+
+
+async def test_a_form_is_described_as_one(hand: Running) -> None:
+    document = await described(hand)
+    content = document["paths"][EDIT]["post"]["requestBody"]["content"]
+    assert content.keys() == {"multipart/form-data"}
+    schema = document["components"]["schemas"]["EditRequest"]
+    assert set(schema["required"]) == {"model", "prompt"}
+    fields = schema["properties"]
+    assert {"image", "image[]", "mask", "seed", "response_format"} <= fields.keys()
+    assert fields["n"] == {"type": "integer", "minimum": 1, "maximum": 10, "title": "N"}
+    assert fields["output_format"]["enum"] == ["png"]
+    assert "svg" not in fields
+
+
+async def test_a_server_that_paints_does_as_it_says(hand: Running) -> None:
+    async with client_of(hand) as client:
+        made = await client.images.generate(
+            model="echo", prompt="x", size="64x64", response_format="url"
+        )
+    name = ((made.data or [])[0].url or "").rpartition("/")[2]
+    wish = {"model": "echo", "prompt": "x", "size": "64x64"}
+    edit = {"data": wish, "files": {"image": ("a.png", png(64, 64))}}
+    own = {PAINT: {"json": wish}, EDIT: edit, "/v1/images/files/{name}": {"name": name}}
+    await does_as_described(hand, own, KEY)
 
 
 BAD_EDITS = [

@@ -19,6 +19,8 @@ MAX_PICTURES, MIN_SIDE, MAX_SIDE, STEP = 10, 64, 2048, 16
 #: Characters, as OpenAI bounds them.
 MAX_PROMPT = 32_000
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
+#: What can be said of it in a schema.
+_SHOWN = "^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
 _DEFAULT = (1024, 1024)
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -43,7 +45,7 @@ class Wish(Strict):
     model: str = Field(min_length=1, max_length=512)
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
     n: int | None = Field(default=None, ge=1, le=MAX_PICTURES)
-    size: str | None = None
+    size: str | None = Field(default=None, json_schema_extra={"pattern": _SHOWN})
     response_format: Literal["b64_json", "url"] | None = None
     seed: int | None = Field(default=None, ge=0, le=2**32 - 1)
 

@@ -35,5 +35,5 @@ def router(desk: Desk, served: Iterable[str]) -> APIRouter:
         raise BadRequest(f"this model does {desk.config.model.task}, not {path}", param="model")
 
     for path in sorted((JSON_PATHS | FORM_PATHS) - set(served)):
-        routes.add_api_route(path, refuse, methods=["POST"])
+        routes.add_api_route(path, refuse, methods=["POST"], include_in_schema=False)
     return routes
