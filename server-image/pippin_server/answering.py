@@ -20,29 +20,23 @@ from pippin_contract.wire import USAGE_HEADER
 from pippin_edge import errors, sse
 from pippin_edge.asgi import Message, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
-from pippin_edge.errors import ApiError
 from pippin_edge.tokens import Claims
 
 from .admission import NOBODY, Admission
 from .caller import Caller
 from .engines.base import (
     Delta,
-    EngineBusy,
     EngineError,
-    EngineFailed,
-    EngineStopped,
     Finish,
     Generator,
-    OutOfMemory,
     Prompt,
-    PromptRefused,
-    PromptTooLong,
     Sampling,
 )
 from .fairness import Standing
 from .lifecycle import Lifecycle
 from .openai.answers import Choice, Chunks, Head, Usage, whole
 from .telemetry import Telemetry
+from .troubles import RETRY, as_api_error
 
 log = structlog.get_logger("pippin.server")
 
@@ -50,7 +44,6 @@ T = TypeVar("T")
 
 #: Seconds after which someone who came while the model loads may look again.
 _LOADING_RETRY = 5
-_RETRY = 2
 #: What the access line says that counts as a key's share of the server.
 _COUNTED = ("prompt_tokens", "completion_tokens")
 _USAGE = USAGE_HEADER.encode()
@@ -81,7 +74,7 @@ class Kitchen:
         reason = self.lifecycle.not_ready()
         if reason is not None:
             loading = self.lifecycle.stage == "loading"
-            raise errors.NotReady(reason, retry_after=_LOADING_RETRY if loading else _RETRY)
+            raise errors.NotReady(reason, retry_after=_LOADING_RETRY if loading else RETRY)
 
 
 def _standing(principal: object) -> Standing:
@@ -354,28 +347,6 @@ def _settle(
     firsts = [choice.first_after for choice in served if choice.first_after is not None]
     if firsts:
         line["ttft_ms"] = round(min(firsts) * 1000, 2)
-
-
-def as_api_error(error: EngineError, prompts: Sequence[Prompt]) -> ApiError:
-    """The one table from an engine's words to a status."""
-    text = str(error)
-    match error:
-        case PromptTooLong():
-            param = "messages" if prompts[0].messages is not None else "prompt"
-            if error.prompt is not None:
-                text = f"prompt {error.prompt}: {text}"
-            return errors.BadRequest(text, param=param, code="context_length_exceeded")
-        case PromptRefused():
-            return errors.BadRequest(text, param=error.param)
-        case OutOfMemory():
-            return errors.Overloaded(text, code="out_of_memory", retry_after=_RETRY)
-        case EngineBusy():
-            return errors.Overloaded(text, retry_after=_RETRY)
-        case EngineStopped():
-            return errors.NotReady(text, retry_after=_RETRY)
-        case EngineFailed():
-            return errors.Internal(text, code="engine_failed")
-    return errors.Internal("the engine failed on this request", code="engine_failed")
 
 
 def note_usage(scope: Scope, telemetry: Telemetry, read: int, made: int) -> None:

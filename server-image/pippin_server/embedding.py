@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pippin_edge.asgi import Receive, Scope, Send, state
 from pippin_edge.errors import BadRequest
 
-from .answering import Kitchen, RunByServer, as_api_error, body, start
+from .answering import Kitchen, RunByServer, body, start
 from .caller import Caller
 from .engines.base import Embedded, Embedder, EngineError, Input, InputTooLong, Prompt
 from .openai.embeddings import EmbeddingRequest, Form, whole
+from .troubles import as_api_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pippin_edge.asgi import Receive, Scope, Send
 from pippin_edge.errors import NotReady
 
-from .answering import Kitchen, RunByServer, as_api_error, body, note_usage, start
+from .answering import Kitchen, RunByServer, body, note_usage, start
 from .caller import Caller
 from .engines.base import EngineError, Prompt
 from .engines.media import Painter
 from .openai.images import Files, Used, Wish, encoded, tokens, whole
 from .shelf import Shelf
+from .troubles import as_api_error
 
 
 @dataclass(frozen=True, slots=True)

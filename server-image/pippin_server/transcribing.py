@@ -16,11 +16,12 @@ import structlog
 from pippin_edge import errors, sse
 from pippin_edge.asgi import Receive, Scope, Send, state
 
-from .answering import Kitchen, RunByServer, as_api_error, body, note_usage, start
+from .answering import Kitchen, RunByServer, body, note_usage, start
 from .caller import Caller
 from .engines.base import EngineError, Prompt
 from .engines.media import Passage, Recording, Transcriber
 from .openai.transcripts import TranscriptionRequest, Used, delta, done, text, whole
+from .troubles import as_api_error
 
 log = structlog.get_logger("pippin.server")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]  # it brings no types
 
 from .servers import Running
 
-#: Of every server, with a request that is answered.
+#: Of every server with the engine echo, with a request that is answered.
 COMMON: dict[str, dict[str, Any]] = {
     "/v1/models": {},
     "/v1/models/{name}": {"name": "echo"},
@@ -22,6 +22,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "/livez": {},
     "/status": {},
     "/internal/diagnostics": {},
+    "/internal/echo": {"json": {}},
     "/internal/drain": {},
     "/openapi.json": {},
 }
@@ -49,8 +50,7 @@ async def does_as_described(server: Running, own: Mapping[str, Any], key: str = 
     assert document["paths"].keys() == asked.keys()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     async with server.client(headers=headers) as client, server.client() as nobody:
-        for path, operations in document["paths"].items():
-            ((method, operation),) = operations.items()
+        for path, method, operation in _operations(document):
             more = dict(asked[path])
             url = path.replace("{name}", more.pop("name", ""))
             if path == "/internal/drain":
@@ -66,6 +66,12 @@ async def does_as_described(server: Running, own: Mapping[str, Any], key: str = 
             stranger = await nobody.request(method, url, **more)
             assert (stranger.status_code == 401) == ("security" in operation), path
             _matches(document, operation, stranger)
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
 
 
 def _matches(document: dict[str, Any], operation: dict[str, Any], answer: httpx.Response) -> None:

@@ -72,6 +72,9 @@ TOLD = {
     "/livez": Told("For the kubelet", _json("status"), (503,)),
     "/status": Told("Parts and caches", _json("status")),
     "/internal/diagnostics": Told("Everything, for insiders", _json("status"), (401,)),
+    "/internal/echo": Told(
+        "Knobs of the echo engine, for insiders", _json("knobs", "requests"), (400, 401)
+    ),
     "/internal/drain": Told("Take in nobody any more, for insiders", _json("drained"), (401,)),
     PATH: Told("This", {"application/json": ("openapi", "paths")}, (503,)),
 }
@@ -113,9 +116,8 @@ class Described:
         paths: dict[str, dict[str, Any]] = {}
         for route in routes:
             if operation := self._operation(route.path_format):
-                paths[route.path_format] = {
-                    method.lower(): operation for method in route.methods or ()
-                }
+                methods = paths.setdefault(route.path_format, {})
+                methods |= {method.lower(): operation for method in route.methods or ()}
         components: dict[str, Any] = {"schemas": self._schemas}
         if self._open is not None:
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
