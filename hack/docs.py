@@ -262,8 +262,8 @@ ONLY = {
 NOT_YET = {
     "modeldeployments": (
         "`model.task` transcription and image, with the engines mlx and vllm",
-        "`engine.external`",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
+        f"with `engine.type: external`: {', '.join(f'`{path}`' for path, _ in honored._OF_PODS)}",
     ),
 }
 #: Given by the contract, not by the chart's values.
@@ -271,6 +271,8 @@ GATEWAY_FIXED = {
     "version": "Version of this file.",
     "port": "Port of the endpoint; a native node chooses another.",
     "signingKeyDir": "Directory of the mounted signing keys.",
+    "namespace": "Namespace of Pippin itself, where the keys of providers lie.",
+    "providerCaDir": "Directory of the mounted `ca.crt` of `gateway.providerCa`.",
     "adminDir": "Directory of the mounted `token` that opens `/admin`.",
     "redisSecretDir": "Directory of the mounted `password` and `ca.crt` of the Redis.",
     "snapshotDir": "Directory in which the gateway writes down what it knows, for its next start.",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pippin_contract import reach
+from pippin_contract import providers, reach
 
 Raw = Mapping[str, Any]
 #: Namespace and name.
@@ -41,6 +41,12 @@ class World:
 
     def opened_to(self, ref: Ref) -> tuple[str, ...]:
         return tuple((self.models[ref]["spec"].get("auth") or {}).get("namespaces") or ())
+
+    def limits(self, ref: Ref) -> Raw:
+        spec = self.models[ref]["spec"]
+        external = (spec.get("engine") or {}).get("external")
+        own: Raw = spec.get("limits") or {}
+        return own if external is None else providers.limits(external, own)
 
     def names(self, ref: Ref) -> list[str]:
         model = _model(self.models[ref])
@@ -125,9 +131,7 @@ def _reached(glob: str, home: str, world: World) -> tuple[set[Ref], set[Ref]]:
 def _limits(limits: Raw, within: set[Ref], where: str, world: World) -> Iterator[Problem]:
     for kind in ("rpm", "tpm"):
         mine = limits.get(kind)
-        theirs = [
-            (world.models[ref]["spec"].get("limits") or {}).get(kind) for ref in sorted(within)
-        ]
+        theirs = [world.limits(ref).get(kind) for ref in sorted(within)]
         known = [limit for limit in theirs if limit is not None]
         if mine and known and len(known) == len(theirs) and mine > max(known):
             says = f"{kind} {mine} is more than any of its models lets through ({max(known)})"

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from pippin_contract import __version__
+from pippin_contract import __version__, addresses
 from pippin_contract.wire import EXIT_CONFIG
 from pippin_edge import logs
 from pippin_edge.access_log import LineWriter
@@ -25,6 +25,7 @@ from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 from .admin import AdminToken
 from .app import Parts, create_app
 from .cache import ResponseCache
+from .catalog.credentials import ProviderKeys
 from .catalog.keeper import Keeper
 from .catalog.model import Catalog
 from .catalog.snapshot import PURPOSE
@@ -37,6 +38,7 @@ from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
 from .telemetry import Telemetry
 from .tracing.exporter import Exporter
+from .upstream.outside import Outside, Trust
 from .upstream.pool import Pool
 from .waiting import Waiting
 
@@ -60,6 +62,7 @@ async def run(settings: Settings) -> int:
     try:
         listener = bind(settings.host, settings.port)
         cluster = Cluster.load(settings.kubeconfig)
+        outside = _outside(settings, cluster)
     except (OSError, ValueError) as error:
         log.error("gateway.cannot_start", why=str(error))
         return 1
@@ -82,6 +85,7 @@ async def run(settings: Settings) -> int:
     exporter = Exporter(traces, telemetry.traces_dropped.inc) if traces else None
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
     keeper = _keeper(settings, store, signing, telemetry)
+    provider_keys = ProviderKeys()
     writer = LineWriter(_stdout)
     gateway = create_app(
         settings.config,
@@ -90,6 +94,8 @@ async def run(settings: Settings) -> int:
             pool=pool,
             breakers=breakers,
             tokens=signing,
+            provider_keys=provider_keys,
+            outside=outside,
             telemetry=telemetry,
             limits=limits,
             ledger=ledger,
@@ -111,7 +117,8 @@ async def run(settings: Settings) -> int:
     _settle_memory()
     drain = Drain(timeout=settings.config.drain_timeout_seconds, on_draining=draining)
     files = signing.file.follow(), admin.file.follow()
-    work = [watch_all(cluster, store), keeper.run(), limits.run(), ledger.run()]
+    watching = watch_all(cluster, store, provider_keys, settings.config.namespace)
+    work = [watching, keeper.run(), limits.run(), ledger.run()]
     if exporter is not None:
         work.append(exporter.run())
     async with _background(*files, *work):
@@ -154,6 +161,14 @@ def _keeper(
     telemetry.snapshot_written.set_function(lambda: keeper.written_at)
     telemetry.snapshot_failing.set_function(lambda: float(keeper.failing))
     return keeper
+
+
+def _outside(settings: Settings, cluster: Cluster) -> Outside:
+    """Raises OSError for a file that holds no certificates."""
+    networks = addresses.networks(settings.config.provider_networks)
+    if settings.provider_ca.exists():
+        Trust(settings.provider_ca).context()
+    return Outside(networks, cluster.spot, settings.provider_ca)
 
 
 def _stdout(chunk: bytes) -> None:

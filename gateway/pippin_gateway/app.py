@@ -21,6 +21,7 @@ from . import forms
 from .admin import Admin, AdminToken
 from .attempt import Deps, Tokens
 from .cache import ResponseCache
+from .catalog.credentials import ProviderKeys
 from .catalog.model import ApiKey
 from .catalog.store import CatalogStore
 from .demand import Demand
@@ -42,6 +43,7 @@ from .telemetry import Telemetry
 from .tracing.exporter import Exporter
 from .upstream.client import Client
 from .upstream.guard import Ticker
+from .upstream.outside import Outside
 from .upstream.pool import Pool
 from .waiting import Waiting
 
@@ -63,6 +65,9 @@ class Parts:
     pool: Pool
     breakers: Breakers
     tokens: Tokens
+    #: What providers outside know us by, and how they are reached.
+    provider_keys: ProviderKeys
+    outside: Outside
     telemetry: Telemetry
     #: Where limits are counted, and what keys have used.
     limits: Store
@@ -102,10 +107,11 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     demand = Demand(lambda: store.catalog, balance, parts.waiting, clock.monotonic)
     deps = Deps(
         catalog=lambda: store.catalog,
-        client=Client(parts.pool, clock.monotonic),
+        client=Client(parts.pool, parts.outside, clock.monotonic),
         balance=balance,
         ticker=Ticker(),
         tokens=parts.tokens,
+        provider_keys=parts.provider_keys,
         defaults=Budget(
             connect=config.connect_timeout_seconds,
             queue=config.queue_timeout_seconds,

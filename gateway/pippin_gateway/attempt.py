@@ -15,6 +15,7 @@ from pippin_edge.asgi import Send
 from . import relay, usage
 from .cache import ResponseCache
 from .call import Call, judge
+from .catalog.credentials import ProviderKeys
 from .catalog.model import Catalog, Model, Replica
 from .demand import Demand
 from .explain import Hop
@@ -28,6 +29,7 @@ from .routing.retry import Failure
 from .routing.timeouts import Budget
 from .telemetry import Telemetry
 from .traceparent import new_span
+from .upstream import providers
 from .upstream.client import Client, Exchange, Request
 from .upstream.failure import UpstreamFailure, told
 from .upstream.guard import Ticker
@@ -54,6 +56,7 @@ class Deps:
     balance: Balance
     ticker: Ticker
     tokens: Tokens
+    provider_keys: ProviderKeys
     defaults: Budget
     admission: Admission
     cache: ResponseCache
@@ -82,7 +85,7 @@ class Attempts:
         deps = self._deps
         call.tried.add(replica.id)
         call.fields["replica"] = replica.pod
-        token = deps.tokens.token(call.model.ref, call.key.ref, batch=call.key.batch)
+        token = self._token(call, replica)
         span = new_span() if call.trace.context is not None else ""
         request = Request(call.request_head(replica, token, span), call.body, token)
         deps.balance.began(replica)
@@ -90,8 +93,8 @@ class Attempts:
         exchange: Exchange | None = None
         try:
             exchange = await deps.client.send(replica, request, call.guard, call.deadlines)
-            judge(exchange)
             outcome = str(exchange.status)
+            await self._judge(call, replica, exchange, token)
             if exchange.status == 503 and elsewhere():
                 raise UpstreamFailure(Failure.UNAVAILABLE, "503")
             if exchange.status >= 500 and call.others:
@@ -125,9 +128,26 @@ class Attempts:
             if exchange is not None:
                 exchange.close()
 
+    def _token(self, call: Call, replica: Replica) -> str:
+        """What the replica knows us by. Raises errors.NotReady."""
+        if replica.outside is None:
+            return self._deps.tokens.token(call.model.ref, call.key.ref, batch=call.key.batch)
+        return self._deps.provider_keys.of(call.model.spec, replica.outside)
+
+    async def _judge(self, call: Call, replica: Replica, exchange: Exchange, token: str) -> None:
+        """Raises UpstreamFailure, and ApiError for what a provider says the client did wrong."""
+        if replica.outside is None:
+            return judge(exchange)
+        try:
+            await providers.judge(exchange, token)
+        except errors.ApiError:
+            self._deps.balance.breakers.succeeded(replica)  # it did its part
+            raise
+
     async def _whole(self, call: Call, exchange: Exchange, send: Send) -> bool:
         """Whether the replica did what it is for."""
-        end = await relay.whole(exchange, send, call.answer_head(exchange))
+        head = call.answer_head(exchange)
+        end = await relay.whole(exchange, send, head, lambda part: _named(call, part))
         call.used = usage.said(exchange.headers) or usage.find(end)
         return exchange.status < 500
 
@@ -184,6 +204,8 @@ class Attempts:
 
     def failed(self, call: Call, replica: Replica, failure: UpstreamFailure) -> None:
         """It did not answer: passed over for a moment, counted, logged."""
+        if replica.outside is not None:
+            call.tried.discard(replica.id)  # behind its one address there are many
         if retry.blames_replica(failure.kind):
             self._deps.balance.failed(replica, self._deps.clock())
         self._count(call.model, failure)
@@ -225,4 +247,10 @@ class Attempts:
         if call.told is not None:
             call.told.add(part)
         call.events += part.count(b"\n\n")
-        return usage.hide(part) if call.hide_usage else part
+        return usage.hide(_named(call, part)) if call.hide_usage else _named(call, part)
+
+
+def _named(call: Call, part: bytes) -> bytes:
+    """A provider's own name of the model is not what clients ask for."""
+    spec = call.model.spec
+    return part if spec.external is None else providers.named(part, spec.served_name)

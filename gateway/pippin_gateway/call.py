@@ -27,6 +27,7 @@ from .limiting.admission import Grant, key_owner, model_owner
 from .resume import Continuation, Told
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines
+from .upstream import providers
 from .upstream.client import Exchange
 from .upstream.failure import UpstreamFailure
 from .upstream.guard import Guard
@@ -139,7 +140,17 @@ class Call:
             grant.settle(of)
 
     def request_head(self, replica: Replica, token: str, span: str) -> bytes:
-        """The request line and headers: nothing of the client's that is not on the list."""
+        """The request line and headers: nothing of the client's that is not on the list. `token`:
+        for a provider outside, the key by which it knows us."""
+        if replica.outside is not None:
+            seen = header(self.scope["headers"], providers.HOPS_HEADER)
+            more = [
+                (providers.HOPS_HEADER, providers.hops(seen)),
+                (b"content-length", b"%d" % len(self.body)),
+                (REQUEST_ID_HEADER.encode(), self.request_id.encode()),
+                *((name, value) for name, value in self.scope["headers"] if name == b"accept"),
+            ]
+            return providers.head(replica.outside, self.scope["path"], token, more)
         head = (
             f"POST {self.scope['path']} HTTP/1.1\r\nhost: {replica.endpoint.authority}\r\n"
             f"authorization: Bearer {token}\r\n"
@@ -190,16 +201,17 @@ async def read_json(scope: Scope, receive: Receive) -> tuple[bytes, dict[str, An
 def sent(
     received: bytes, asked: dict[str, Any], form: AskedByForm | None, model: Model
 ) -> tuple[bytes, bool]:
-    """What the model gets, since a replica does not know its namespace; and whether the client did
-    not ask for the usage that is told."""
+    """What the model gets, since a replica does not know its namespace, and a provider not our
+    names; and whether the client did not ask for the usage that is told."""
     if form is not None:
         return form.sent(asked, model), False
-    return usage.ask(renamed(asked, model) if "/" in asked["model"] else received, asked)
+    known = "/" not in asked["model"] and model.spec.external is None
+    return usage.ask(received if known else renamed(asked, model), asked)
 
 
 def renamed(asked: dict[str, Any], model: Model) -> bytes:
     """The same request of that model."""
-    return orjson.dumps({**asked, "model": model.spec.served_name})
+    return orjson.dumps({**asked, "model": model.spec.upstream_name})
 
 
 def judge(exchange: Exchange) -> None:

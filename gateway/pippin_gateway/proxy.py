@@ -120,7 +120,8 @@ class Proxy:
             if connection.transport.is_closing():  # left before anybody listened
                 raise errors.ClientGone
             if call.model.spec.fallbacks:
-                call.others = fallback.chain(call.model, deps.catalog().by_ref)
+                by_ref, stays = deps.catalog().by_ref, call.key.stays
+                call.others = fallback.chain(call.model, by_ref, stays=stays)
             if call.model.spec.cache is None:
                 await self._answer(call, send)
             else:

@@ -41,8 +41,16 @@ def is_json(exchange: Exchange) -> bool:
     return exchange.headers.get(b"content-type", b"").startswith(b"application/json")
 
 
-async def whole(exchange: Exchange, send: Send, head: Headers) -> bytes:
-    """Pass on an answer that does not stream; returns its end. Raises UpstreamFailure."""
+async def whole(
+    exchange: Exchange,
+    send: Send,
+    head: Headers,
+    shown: Callable[[bytes], bytes] = lambda part: part,
+) -> bytes:
+    """Pass on an answer that does not stream; returns its end. Raises UpstreamFailure.
+
+    `shown`: what the client gets of one that is here as a whole.
+    """
     part = await exchange.read()
     if not exchange.complete:
         parts, size = [part], len(part)
@@ -51,7 +59,7 @@ async def whole(exchange: Exchange, send: Send, head: Headers) -> bytes:
             size += len(part)
         part = b"".join(parts)
     if exchange.complete:
-        part += await exchange.read()
+        part = shown(part + await exchange.read())
         head.append((b"content-length", b"%d" % len(part)))
         await _start(exchange, send, head)
         await send({"type": "http.response.body", "body": part})

@@ -34,6 +34,8 @@ class Settings:
     signing_dir: Path
     admin_dir: Path
     snapshot_dir: Path
+    #: Certificates of authorities that sign for providers, if it is there.
+    provider_ca: Path
     #: None: limits are counted by this gateway alone.
     redis: Address | None
     #: Named by the environment; None: the Pod's service account, then ~/.kube/config.
@@ -59,6 +61,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
         port=port,
         admin_dir=native.resolve(config.admin_dir, environ),
         snapshot_dir=native.resolve(config.snapshot_dir, environ),
+        provider_ca=native.resolve(config.provider_ca_dir, environ) / "ca.crt",
         signing_dir=native.resolve(config.signing_key_dir, environ),
         redis=_redis(config.redis_url, secrets) if config.redis_url else None,
         kubeconfig=Path(kubeconfig) if kubeconfig else None,

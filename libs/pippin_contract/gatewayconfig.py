@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from . import addresses
 from .serverconfig import Frozen
-from .wire import ADMIN_DIR, GATEWAY_PORT, REDIS_SECRET_DIR, SIGNING_KEY_DIR, SNAPSHOT_DIR
+from .wire import (
+    ADMIN_DIR,
+    GATEWAY_PORT,
+    PROVIDER_CA_DIR,
+    REDIS_SECRET_DIR,
+    SIGNING_KEY_DIR,
+    SNAPSHOT_DIR,
+)
 
 
 class GatewayConfig(Frozen):
     """Everything a gateway Pod is told. Times in seconds, sizes in bytes."""
 
     version: Literal[1] = 1
+    #: Of Pippin itself: the keys of providers lie there.
+    namespace: str = "pippin-system"
     port: int = Field(default=GATEWAY_PORT, ge=1, le=65535)
     signing_key_dir: str = SIGNING_KEY_DIR
     admin_dir: str = ADMIN_DIR
@@ -37,8 +47,17 @@ class GatewayConfig(Frozen):
     traces_share: float = Field(default=1, ge=0, le=1)
     snapshot_dir: str = SNAPSHOT_DIR
     max_staleness_seconds: float = Field(default=86400, gt=0)
+    provider_ca_dir: str = PROVIDER_CA_DIR
+    #: Networks in which providers may lie beside public addresses.
+    provider_networks: tuple[str, ...] = addresses.PRIVATE
     access_log: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("provider_networks")
+    @classmethod
+    def _are_networks(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        addresses.networks(texts)
+        return texts
 
 
 def load(text: str) -> GatewayConfig:

@@ -53,6 +53,10 @@ SIGNING_NEXT: Final = "next.pem"
 ADMIN_SECRET: Final = "pippin-gateway-admin"
 ADMIN_TOKEN: Final = "token"
 ADMIN_DIR: Final = "/etc/pippin/admin"
+#: Secret there with the keys of providers outside (pippin_contract.providers), and where a further
+#: authority for their certificates is mounted as `ca.crt`.
+PROVIDERS_SECRET: Final = "pippin-gateway-providers"
+PROVIDER_CA_DIR: Final = "/etc/pippin/provider-ca"
 #: What only that token opens: what keys used, how much models are asked for, how a request fared,
 #: DELETE of kept answers.
 ADMIN_PATH: Final = "/admin/"

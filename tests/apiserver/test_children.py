@@ -250,14 +250,13 @@ async def test_nothing_is_stored_on_the_users_objects(cluster: Cluster, tiny: st
 async def test_what_cannot_run_yet_makes_nothing_and_says_so(
     cluster: Cluster, operator: Operator, namespace: str
 ):
-    external = {"type": "external", "external": {"url": "https://api.example.com/v1"}}
-    cluster.create("modeldeployments", model("cloud", namespace, engine=external))
+    cluster.create("modeldeployments", model("draws", namespace, model={"task": "image"}))
     honored = await eventually(
-        lambda: cluster.condition("modeldeployments", namespace, "cloud", "SpecHonored"),
+        lambda: cluster.condition("modeldeployments", namespace, "draws", "SpecHonored"),
         until=lambda c: c.get("status") == "False",
     )
     assert honored["reason"] == "FieldUnsupported"
-    assert "engine.external" in honored["message"]
+    assert "model.task" in honored["message"]
     assert cluster.list("deployments", namespace) == []
 
 

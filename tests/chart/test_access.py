@@ -125,9 +125,9 @@ def test_server_pods_hear_only_the_gateway_and_the_scraper(chart: Chart) -> None
         }
 
 
-def test_the_gateway_reaches_servers_redis_macs_dns_and_the_api_server_only(chart: Chart) -> None:
+def test_the_gateway_reaches_what_it_must_and_nothing_else(chart: Chart) -> None:
     policy = chart.one("NetworkPolicy", "pippin-gateway")["spec"]
-    dns, api, servers, redis, macs = policy["egress"]
+    dns, api, servers, redis, providers, macs = policy["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert {port["port"] for port in api["ports"]} == {443, 6443}
     assert servers["to"][0]["podSelector"]["matchLabels"] == SERVER_LABELS
@@ -135,11 +135,44 @@ def test_the_gateway_reaches_servers_redis_macs_dns_and_the_api_server_only(char
     assert redis["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "redis"
     assert redis["ports"] == [{"port": 6379, "protocol": "TCP"}]
     assert macs == {"ports": [{"port": NODE_PORT, "protocol": "TCP"}]}
-    without = ("networkPolicy.nodeAgentPorts=null", "redis.enabled=false")
+    usual = [443, 8000, 8080, 11434]
+    assert providers == {"ports": [{"port": port, "protocol": "TCP"} for port in usual]}
+    without = (
+        *("networkPolicy.nodeAgentPorts=null", "networkPolicy.providerPorts=null"),
+        "redis.enabled=false",
+    )
     none = chart.one("NetworkPolicy", "pippin-gateway", *without)
     assert none["spec"]["egress"] == [dns, api, servers]
     (door,) = policy["ingress"]
     assert "from" not in door
+
+
+def test_where_providers_lie_can_be_narrowed(chart: Chart) -> None:
+    sets = (
+        "networkPolicy.providerPorts={11434}",
+        "networkPolicy.providersAt[0].ipBlock.cidr=192.168.1.0/24",
+    )
+    rules = chart.one("NetworkPolicy", "pippin-gateway", *sets)["spec"]["egress"]
+    assert {
+        "ports": [{"port": 11434, "protocol": "TCP"}],
+        "to": [{"ipBlock": {"cidr": "192.168.1.0/24"}}],
+    } in rules
+
+
+def test_the_gateway_may_read_one_secret(chart: Chart) -> None:
+    role = chart.one("Role", "pippin-gateway")
+    assert role["metadata"]["namespace"] == "pippin-system"
+    (rule,) = role["rules"]
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": [wire.PROVIDERS_SECRET],
+        "verbs": ["list", "watch"],
+    }
+    secret = chart.one("Secret", wire.PROVIDERS_SECRET)
+    assert "data" not in secret
+    (subject,) = chart.one("RoleBinding", "pippin-gateway")["subjects"]
+    assert subject["name"] == "pippin-gateway"
 
 
 def test_callers_of_the_gateway_can_be_narrowed_and_scrapers_stay(chart: Chart) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 from cluster.controlplane import ControlPlane
 
+from pippin_contract import wire
 from support.apiserver import new_namespace
 from support.chart import Chart, select
 from support.kubectl import Kubectl
@@ -23,11 +24,13 @@ class Rights:
     release: str
     namespace: str
 
-    def may(self, part: str, verb: str, resource: str) -> bool:
-        """`resource` as `[group:]plural[/subresource]`; in any namespace."""
+    def may(self, part: str, verb: str, resource: str, name: str = "") -> bool:
+        """`resource` as `[group:]plural[/subresource]`; in any namespace, or one there."""
         group, _, rest = resource.rpartition(":")
         plural, _, sub = rest.partition("/")
         asked = {"verb": verb, "group": group, "resource": plural, "subresource": sub}
+        if name:
+            asked |= {"name": name, "namespace": self.namespace}
         account = f"system:serviceaccount:{self.namespace}:{self.release}-pippin-{part}"
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -46,13 +49,14 @@ def rights(control_plane: ControlPlane, chart: Chart) -> Iterator[Rights]:
     objects = there.objects(release=release)
     wanted = [
         item
-        for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+        for kind in ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
         for item in select(objects, kind)
     ]
     kubectl.apply(*wanted)
     yield Rights(kubectl, release, there.namespace)
-    for item in wanted[2:]:
-        kubectl("delete", item["kind"], item["metadata"]["name"])
+    for item in wanted:
+        if item["kind"].startswith("Cluster"):
+            kubectl("delete", item["kind"], item["metadata"]["name"])
 
 
 @pytest.mark.parametrize(
@@ -98,3 +102,10 @@ def test_the_gateway_reads_and_writes_nothing(rights: Rights) -> None:
         assert not rights.may("gateway", "patch", resource)
     for resource in ("secrets", "configmaps", "apps:deployments", "nodes"):
         assert not rights.may("gateway", "get", resource)
+
+
+def test_the_gateway_follows_one_secret_and_no_other(rights: Rights) -> None:
+    for verb in ("list", "watch"):
+        assert rights.may("gateway", verb, "secrets", wire.PROVIDERS_SECRET)
+        assert not rights.may("gateway", verb, "secrets", wire.SIGNING_SECRET)
+        assert not rights.may("gateway", verb, "secrets")

@@ -15,14 +15,20 @@ from support.chart import CHART, Chart, select
 
 ROOT = CHART.parents[1]
 #: Given by the chart from the contract, not from values.
-FIXED = {"version", "port", "signingKeyDir", "adminDir", "redisSecretDir", "snapshotDir"}
+FIXED = {
+    *("version", "port", "namespace"),
+    *("signingKeyDir", "adminDir", "redisSecretDir", "providerCaDir", "snapshotDir"),
+}
 #: Values that are none of their type's others.
 OTHERS = {
     "redisUrl": "rediss://counter@redis.example:6380/1",
     "redisAway": "failOpen",
     "tracesUrl": "http://collector.example:4318/v1/traces",
     "tracesShare": 0,
+    "providerNetworks": ["10.1.0.0/16", "127.0.0.1/32"],
 }
+#: Lists in braces, text without quotes.
+AS_HELM_WRITES = str.maketrans({"[": "{", "]": "}", '"': "", " ": ""})
 #: Settings that keep their defaults; `operator.extraEnv` reaches them.
 LEFT_ALONE = {
     "kubeconfig",
@@ -59,7 +65,7 @@ def test_every_gateway_value_lands_in_the_file(chart: Chart) -> None:
     assert set(values) == aliases(gatewayconfig.GatewayConfig) - FIXED
     changed = {name: OTHERS.get(name, other(value)) for name, value in values.items()}
     sets = [f"gateway.config.{name}={json.dumps(value)}" for name, value in changed.items()]
-    sets = [text.replace('"', "") for text in sets]
+    sets = [text.translate(AS_HELM_WRITES) for text in sets]
     file = json.loads(chart.one("ConfigMap", "pippin-gateway", *sets)["data"]["gateway.json"])
     assert {name: file[name] for name in changed} == changed
     gatewayconfig.load(json.dumps(file))

@@ -93,10 +93,14 @@ async def test_the_nvidia_sample_gets_its_gpu(cluster: Cluster, tenant: Tenant):
     assert node["metadata"]["labels"]["nvidia.com/gpu.present"] == "true"
 
 
-async def test_the_external_sample_says_what_is_not_there_yet(tenant: Tenant):
+async def test_the_external_sample_is_ready_with_the_secret_that_it_names(tenant: Tenant):
     tenant.apply(sample("external.yaml"))
-    honored = await tenant.condition("mdep", "gpt-cloud", "SpecHonored", "False")
-    assert "engine" in honored["message"]
+    await tenant.condition("mdep", "gpt-cloud", "Ready", "False", says="Secret openai")
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "openai"}}
+    tenant.apply({**secret, "stringData": {"api-key": "sk-not-a-real-one"}})
+    tenant.kubectl("annotate", "mdep", "gpt-cloud", "example.com/looked-at=now")
+    tenant.wait_ready("gpt-cloud")
+    assert tenant.server_pods("gpt-cloud") == []
 
 
 def volume_with(weights: str, claim: str, folder: str) -> tuple[dict[str, Any], ...]:

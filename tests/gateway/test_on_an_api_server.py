@@ -12,6 +12,7 @@ import pytest
 
 from pippin_contract import wire
 from pippin_contract.apikeys import MintedKey
+from pippin_gateway.catalog.credentials import ProviderKeys
 from pippin_gateway.catalog.objects import parse_key, parse_model, parse_pod
 from pippin_gateway.catalog.store import CatalogStore
 from pippin_gateway.catalog.watch import Cluster, watch_all
@@ -235,7 +236,8 @@ async def test_sigterm_finishes_what_runs_and_leaves_with_zero(
 async def test_what_the_watch_feeds_is_what_the_objects_say(world: World) -> None:
     """The seam that other tests feed by hand holds the same as what arrives by watch."""
     store = CatalogStore()
-    watching = asyncio.create_task(watch_all(Cluster.load(world.plane.kubeconfig), store))
+    cluster = Cluster.load(world.plane.kubeconfig)
+    watching = asyncio.create_task(watch_all(cluster, store, ProviderKeys(), "pippin-system"))
     try:
         await eventually(lambda: store.ready, within=10)
         key = world.key(new_key(), models=["a*"], limits={"rpm": 3})

@@ -14,7 +14,7 @@ from lightkube.config.kubeconfig import KubeConfig
 
 from pippin_gateway.catalog import watch
 from pippin_gateway.catalog.store import CatalogStore
-from pippin_gateway.catalog.watch import Cluster, Watch
+from pippin_gateway.catalog.watch import Cluster, of_kind
 from support.eventually import eventually
 from support.gateway import key_object, new_key
 from support.upstreams import STREAM_HEAD, Turn, answer, chunk, upstream
@@ -67,7 +67,7 @@ async def watching(server: Server) -> AsyncIterator[CatalogStore]:
         config = KubeConfig.from_server(f"http://127.0.0.1:{replica.port}").get()
         assert config is not None
         async with Cluster(config).client() as client:
-            task = asyncio.create_task(Watch(client, store, "apikeys").run())
+            task = asyncio.create_task(of_kind(client, store, "apikeys").run())
             try:
                 yield store
             finally:

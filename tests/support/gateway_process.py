@@ -51,9 +51,10 @@ class Process:
         return found
 
 
-async def ask(gateway: Process, key: MintedKey, **body: Any) -> httpx.Response:
+async def ask(gateway: Process, key: MintedKey | str, **body: Any) -> httpx.Response:
     """One chat."""
-    headers = {"authorization": f"Bearer {key.key}"}
+    shown = key if isinstance(key, str) else key.key
+    headers = {"authorization": f"Bearer {shown}"}
     asked = {"model": "qwen", "messages": [], **body}
     return await gateway.http.post("/v1/chat/completions", json=asked, headers=headers)
 

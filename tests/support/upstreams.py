@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -121,7 +122,9 @@ async def good(turn: Turn) -> None:
 
 
 @contextlib.asynccontextmanager
-async def upstream(script: Script = good, port: int = 0) -> AsyncIterator[Upstream]:
+async def upstream(
+    script: Script = good, port: int = 0, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Upstream]:
     """A replica that plays `script` for every request."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -146,7 +149,7 @@ async def upstream(script: Script = good, port: int = 0) -> AsyncIterator[Upstre
             tasks.discard(task)
             writer.transport.abort()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", port)
+    server = await asyncio.start_server(accepted, "127.0.0.1", port, ssl=tls)
     replica = Upstream(port=server.sockets[0].getsockname()[1])
     try:
         yield replica

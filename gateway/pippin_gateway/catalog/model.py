@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pippin_contract.endpoint import Endpoint
+from pippin_contract.providers import Place
 from pippin_contract.reach import Globs
 from pippin_edge.keyring import Keyring, Row
 from pippin_edge.limits.claims import Kind
@@ -36,6 +37,8 @@ class ApiKey:
     name: str
     models: Globs = Globs()
     limits: Limits = UNLIMITED
+    #: What it asks never leaves the cluster.
+    stays: bool = False
     #: namespace/name: how metrics, logs and tokens call this key.
     ref: str = ""
     #: Of the APIKey: another one of its name is another one.
@@ -90,12 +93,25 @@ UNSAID = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
+class External:
+    """A provider outside, which answers instead of Pods."""
+
+    url: str
+    place: Place
+    #: Its own name of the model.
+    model: str
+    #: Secret, and key inside it, with what it knows us by; None: it wants nothing.
+    secret: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
-    """A Pod that takes requests now."""
+    """A Pod that takes requests now, or a provider outside."""
 
     id: str
     pod: str
     endpoint: Endpoint
+    outside: External | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,7 @@ class ModelSpec:
     #: Other namespaces whose keys may use it; * is all of them.
     opened_to: frozenset[str] = frozenset()
     limits: Limits = UNLIMITED
+    external: External | None = None
     cache: CachePolicy | None = None
     #: Another one when the spec has changed.
     version: str = ""
@@ -131,6 +148,11 @@ class ModelSpec:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.served_name, *self.aliases)
+
+    @property
+    def upstream_name(self) -> str:
+        """By which whoever answers knows it."""
+        return self.served_name if self.external is None else self.external.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +219,10 @@ def assemble(
             found = unheard if pod.unheard else heard
             found.setdefault((pod.namespace, pod.model), []).append(pod.replica)
     by_age = sorted(models, key=lambda spec: (spec.created, spec.namespace, spec.name))
-    known = [
-        _model(spec, heard.get(owner) or unheard.get(owner) or [])
-        for spec in by_age
-        for owner in [(spec.namespace, spec.name)]
-    ]
+    known = []
+    for spec in by_age:
+        owner = (spec.namespace, spec.name)
+        known.append(_model(spec, _outside(spec) or heard.get(owner) or unheard.get(owner) or []))
     by_namespace: dict[str, list[Model]] = {}
     for model in known:
         by_namespace.setdefault(model.spec.namespace, []).append(model)
@@ -213,6 +234,16 @@ def assemble(
         by_ref={model.ref: model for model in known},
         replica_ids=frozenset(replica.id for model in known for replica in model.replicas),
     )
+
+
+def _outside(spec: ModelSpec) -> list[Replica]:
+    """Its only replica, if that is a provider. Another URL is another replica."""
+    external = spec.external
+    if external is None or spec.suspended:
+        return []
+    place, name = external.place, f"external/{spec.name}"
+    found = f"{spec.namespace}/{spec.name}@{external.url}"
+    return [Replica(found, name, Endpoint(place.host, place.port), external)]
 
 
 def _model(spec: ModelSpec, replicas: list[Replica]) -> Model:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from pippin_contract import endpoint, reach, units
+from pippin_contract import endpoint, providers, reach, units
 from pippin_contract.endpoint import Endpoint
 from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
@@ -22,6 +22,7 @@ from .model import (
     ApiKey,
     BreakerPolicy,
     CachePolicy,
+    External,
     KeySpec,
     Limits,
     ModelSpec,
@@ -35,6 +36,8 @@ Raw = Mapping[str, Any]
 
 #: How many requests a replica takes at once is the replica's own affair.
 _OF_MODELS = (Kind.RPM, Kind.TPM)
+#: Nobody else counts what a provider does at once.
+_OF_PROVIDERS = (*_OF_MODELS, Kind.CONCURRENCY)
 
 
 class Malformed(ValueError):
@@ -57,7 +60,9 @@ def parse_key(raw: Raw) -> KeySpec | None:
         name=name,
         uid=str(raw["metadata"].get("uid") or ""),
         models=reach.globs(filter(_is_text, spec.get("models") or ()), namespace),
-        limits=_limits(spec, Kind),
+        limits=_limits(_part(spec, "limits"), Kind),
+        # Whatever word of a newer version this one does not know, it is no leave to go.
+        stays=(spec.get("egress") or "Allow") != "Allow",
         ref=f"{namespace}/{name}",
         batch=spec.get("priority") == "batch",
     )
@@ -84,10 +89,13 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         return None
     spec = _part(raw, "spec")
     model = _part(spec, "model")
+    served_name = model.get("name") or name
+    external = _external(_part(spec, "engine"), served_name)
     return ModelSpec(
         namespace=namespace,
         name=name,
-        served_name=model.get("name") or name,
+        served_name=served_name,
+        external=external,
         aliases=tuple(model.get("aliases") or ()),
         task=model.get("task") or "chat",
         timeouts=_timeouts(spec.get("timeouts") or {}),
@@ -95,7 +103,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         breaker=_breaker(spec.get("circuitBreaker") or {}),
         fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
         opened_to=frozenset(map(str, _part(spec, "auth").get("namespaces") or ())),
-        limits=_limits(spec, _OF_MODELS),
+        limits=_limits_of_model(spec),
         cache=_cache(_part(spec, "responseCache")),
         version=f"{raw['metadata'].get('uid')}/{raw['metadata'].get('generation')}",
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
@@ -213,8 +221,31 @@ def _cache(raw: Raw) -> CachePolicy | None:
     return CachePolicy(ttl, entries)
 
 
-def _limits(spec: Raw, kinds: Iterable[Kind]) -> Limits:
-    raw = _part(spec, "limits")
+def _external(engine: Raw, served_name: str) -> External | None:
+    if engine.get("type") != "external":
+        return None
+    raw = _part(engine, "external")
+    secret = _part(raw, "apiKeySecretRef")
+    try:
+        url = str(raw["url"])
+        return External(
+            url=url,
+            place=providers.parse(url),
+            model=raw.get("model") or served_name,
+            secret=(str(secret["name"]), str(secret["key"])) if secret else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise Malformed(f"spec.engine.external: {error}") from error
+
+
+def _limits_of_model(spec: Raw) -> Limits:
+    raw, engine = _part(spec, "limits"), _part(spec, "engine")
+    if engine.get("type") != "external":
+        return _limits(raw, _OF_MODELS)
+    return _limits(providers.limits(_part(engine, "external"), raw), _OF_PROVIDERS)
+
+
+def _limits(raw: Raw, kinds: Iterable[Kind]) -> Limits:
     try:
         each = tuple((kind, int(raw[kind])) for kind in kinds if raw.get(kind) is not None)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,5 @@
-"""The cluster as events: lists and watches that feed the CatalogStore, for ever.
+"""The cluster as events: lists and watches that feed the CatalogStore and the ProviderKeys, for
+ever.
 
 The only importer of a Kubernetes client. lightkube reads kubeconfigs and service accounts and
 logs in (tokens from files are read again when they are refused); the objects stay plain JSON,
@@ -15,10 +16,10 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import orjson
@@ -28,9 +29,18 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, KubeConfig, SingleCo
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
-from pippin_contract.wire import APIKEYS, GROUP, MODELDEPLOYMENTS, SERVER_POD_SELECTOR, VERSION
+from pippin_contract.wire import (
+    APIKEYS,
+    GROUP,
+    MODELDEPLOYMENTS,
+    PROVIDERS_SECRET,
+    SERVER_POD_SELECTOR,
+    VERSION,
+)
 
+from .credentials import ProviderKeys
 from .kinds import Kind
+from .objects import Raw
 from .store import CatalogStore
 
 PAGE = 250
@@ -82,6 +92,12 @@ class Cluster:
             raise ValueError("no usable access to the cluster: the kubeconfig has no context")
         return Cluster(config)
 
+    @property
+    def spot(self) -> tuple[str, int]:
+        """Host and port of the API server."""
+        url = httpx2.URL(self.config.cluster.server)
+        return url.host, url.port or 443
+
     def client(self) -> httpx2.AsyncClient:
         """Notices within half a minute when the peer's machine is gone."""
         config = self.config
@@ -106,22 +122,70 @@ def _keep_alive() -> list[tuple[int, int, int]]:
     return options
 
 
-async def watch_all(cluster: Cluster, store: CatalogStore) -> None:
-    """Follow every kind until cancelled."""
+async def watch_all(
+    cluster: Cluster, store: CatalogStore, keys: ProviderKeys, namespace: str
+) -> None:
+    """Follow every kind, and the one Secret in Pippin's own namespace, until cancelled."""
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
+    one = {"fieldSelector": f"metadata.name={PROVIDERS_SECRET}"}
+    secret = f"/api/v1/namespaces/{namespace}/secrets"
     async with cluster.client() as client, asyncio.TaskGroup() as group:
         for kind in _PATHS:
-            group.create_task(Watch(client, store, kind).run())
+            group.create_task(of_kind(client, store, kind).run())
+        group.create_task(Watch(client, keys, secret, one).run())
+
+
+def of_kind(client: httpx2.AsyncClient, store: CatalogStore, kind: Kind) -> Watch:
+    """Feeds the store."""
+    return Watch(client, _OfKind(store, kind), *_PATHS[kind])
+
+
+class Sink(Protocol):
+    """Who is told what is there."""
+
+    def replace(self, objects: Iterable[Raw]) -> None: ...
+
+    def put(self, raw: Raw) -> None: ...
+
+    def remove(self, raw: Raw) -> None: ...
+
+    def connected(self) -> None: ...
+
+    def disconnected(self, why: str) -> None: ...
+
+
+class _OfKind:
+    """The store, told of one kind."""
+
+    def __init__(self, store: CatalogStore, kind: Kind) -> None:
+        self._store = store
+        self._kind = kind
+
+    def replace(self, objects: Iterable[Raw]) -> None:
+        self._store.replace(self._kind, objects)
+
+    def put(self, raw: Raw) -> None:
+        self._store.put(self._kind, raw)
+
+    def remove(self, raw: Raw) -> None:
+        self._store.remove(self._kind, raw)
+
+    def connected(self) -> None:
+        self._store.connected(self._kind)
+
+    def disconnected(self, why: str) -> None:
+        self._store.disconnected(self._kind, why)
 
 
 class Watch:
     """One kind, followed for ever."""
 
-    def __init__(self, client: httpx2.AsyncClient, store: CatalogStore, kind: Kind) -> None:
+    def __init__(
+        self, client: httpx2.AsyncClient, sink: Sink, path: str, params: Mapping[str, str]
+    ) -> None:
         self._client = client
-        self._store = store
-        self._kind = kind
-        self._path, self._params = _PATHS[kind]
+        self._sink = sink
+        self._path, self._params = path, params
         self._version = ""
         self._pause = FIRST_PAUSE
 
@@ -133,10 +197,10 @@ class Watch:
                     await self._list()
                 await self._watch_once()
             except Gone:
-                log.info("watch.listing_again", kind=self._kind)
+                log.info("watch.listing_again", path=self._path)
                 self._version = ""
             except (httpx2.HTTPError, OSError, Refused, orjson.JSONDecodeError) as error:
-                self._store.disconnected(self._kind, _words(error))
+                self._sink.disconnected(_words(error))
                 await asyncio.sleep(self._pause * random.uniform(0.5, 1))
                 self._pause = min(self._pause * 2, LAST_PAUSE)
 
@@ -152,7 +216,7 @@ class Watch:
             if not more:
                 break
             params["continue"] = more
-        self._store.replace(self._kind, objects)
+        self._sink.replace(objects)
         self._version = page["metadata"]["resourceVersion"]
 
     async def _watch_once(self) -> None:
@@ -175,7 +239,7 @@ class Watch:
         async with self._client.stream("GET", self._path, params=params, timeout=timeout) as got:
             if got.status_code != 200:
                 _check(got.status_code, await got.aread())
-            self._store.connected(self._kind)
+            self._sink.connected()
             self._pause = FIRST_PAUSE
             async for line in _lines(got):
                 self._event(orjson.loads(line))
@@ -185,9 +249,9 @@ class Watch:
         if what == "ERROR":
             _check(int(raw.get("code") or 500), orjson.dumps(raw))
         if what == "DELETED":
-            self._store.remove(self._kind, raw)
+            self._sink.remove(raw)
         elif what != "BOOKMARK":
-            self._store.put(self._kind, raw)
+            self._sink.put(raw)
         self._version = raw["metadata"]["resourceVersion"]
 
 

@@ -15,9 +15,15 @@ from ..catalog.model import BreakerPolicy, Replica
 from .retry import Failure
 
 #: What says nothing of the replica's health: it drains or is full, our token is not trusted, the
-#: answer was long.
+#: answer was long, a provider has had enough of us.
 _INNOCENT = frozenset(
-    {Failure.UNAVAILABLE, Failure.REFUSED_TOKEN, Failure.REQUEST_TIMEOUT, Failure.TOTAL_TIMEOUT}
+    {
+        Failure.UNAVAILABLE,
+        Failure.REFUSED_TOKEN,
+        Failure.REQUEST_TIMEOUT,
+        Failure.TOTAL_TIMEOUT,
+        Failure.PROVIDER_LIMIT,
+    }
 )
 
 

@@ -14,9 +14,9 @@ from .retry import Failure
 MOST = 8
 
 
-def chain(model: Model, by_ref: Mapping[str, Model]) -> list[Model]:
+def chain(model: Model, by_ref: Mapping[str, Model], *, stays: bool = False) -> list[Model]:
     """Depth first: a model's fallbacks in their order, after each its own. No model twice, so a
-    cycle ends; only such as do the same task."""
+    cycle ends; only such as do the same task. `stays`: no provider outside."""
     found: list[Model] = []
     seen = {model.ref}
 
@@ -26,7 +26,8 @@ def chain(model: Model, by_ref: Mapping[str, Model]) -> list[Model]:
             if other is None or other.ref in seen or len(found) == MOST:
                 continue
             seen.add(other.ref)
-            if other.spec.task == model.spec.task:
+            leaves = stays and other.spec.external is not None
+            if other.spec.task == model.spec.task and not leaves:
                 found.append(other)
                 follow(other)
 
@@ -36,8 +37,10 @@ def chain(model: Model, by_ref: Mapping[str, Model]) -> list[Model]:
 
 def helps(status: int, reason: str) -> bool:
     """Whether another model may do what this one could not: it has nobody ready, is left alone, is
-    full, is late or failed. What the client asked wrongly, it would ask others wrongly too, and
-    when all of its time is spent there is none for others."""
+    full, is late or failed, or its provider takes no more. What the client asked wrongly, it would
+    ask others wrongly too, and when all of its time is spent there is none for others."""
+    if reason == Failure.PROVIDER_LIMIT:
+        return True
     return status >= 500 and reason != Failure.TOTAL_TIMEOUT
 
 

@@ -79,8 +79,10 @@ def _within_reach(catalog: Catalog, key: ApiKey) -> Iterable[Model]:
 
 def may_use(key: ApiKey, model: Model) -> bool:
     """Whether one of the key's globs covers one of the model's names, and, in another namespace,
-    the model is opened to the key's."""
+    the model is opened to the key's. A key that stays in the cluster has no providers outside."""
     spec = model.spec
+    if key.stays and spec.external is not None:
+        return False
     if spec.namespace != key.namespace and not reach.opened(spec.opened_to, key.namespace):
         return False
     return key.models.cover(key.namespace, spec.namespace, spec.names)

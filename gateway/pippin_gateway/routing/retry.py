@@ -34,6 +34,13 @@ class Failure(StrEnum):
     TOTAL_TIMEOUT = "total_timeout"
     CUT = "cut"
     DIVERGED = "diverged"
+    # Of providers outside: no certificate to trust, an address that may not be asked, our key or
+    # its name of the model not known there, more than it lets us.
+    TLS = "tls"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    REFUSED_KEY = "refused_key"
+    UNKNOWN_MODEL = "unknown_model"
+    PROVIDER_LIMIT = "provider_limit"
 
 
 _ELSEWHERE = frozenset(

@@ -1,1 +1,1 @@
-"""HTTP/1.1 to the server Pods: own asyncio client, streaming, nothing buffered for long."""
+"""HTTP/1.1 to server Pods and providers: own asyncio client, streaming, little buffered."""

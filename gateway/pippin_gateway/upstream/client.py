@@ -12,6 +12,7 @@ from .dial import dial
 from .failure import UpstreamFailure
 from .guard import Guard
 from .http1 import Connection
+from .outside import Outside
 from .pool import Pool
 
 
@@ -56,8 +57,9 @@ class Exchange:
 class Client:
     """Sends requests to replicas. `clock` is the event loop's time."""
 
-    def __init__(self, pool: Pool, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, outside: Outside, clock: Callable[[], float]) -> None:
         self.pool = pool
+        self._outside = outside
         self._clock = clock
 
     async def send(
@@ -76,8 +78,13 @@ class Client:
                 if failure.kind is not Failure.RESET or connection.received:
                     raise
         guard.until(deadlines.connect(self._clock()))
-        connection = await dial(replica.endpoint, request.token)
+        connection = await self._open(replica, request.token)
         return await self._exchange(replica, connection, request, guard, deadlines)
+
+    async def _open(self, replica: Replica, token: str) -> Connection:
+        if replica.outside is None:
+            return await dial(replica.endpoint, token)
+        return await self._outside.connect(replica.outside.place)
 
     async def _exchange(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .modeldeployment import ModelDeploymentSpec, PromptCache
+from .modeldeployment import External, ModelDeploymentSpec, PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
@@ -22,11 +22,14 @@ def engine(spec: ModelDeploymentSpec) -> str:
     return asked or _DEFAULT_ENGINE[spec.accelerator.type]
 
 
+def provider(spec: ModelDeploymentSpec) -> External | None:
+    """Who serves outside, instead of Pods."""
+    return spec.engine.external if spec.engine and engine(spec) == "external" else None
+
+
 def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
     """Fields without which there is nothing to run, so that no workload is made."""
     found = []
-    if engine(spec) == "external":
-        found.append("engine.external")
     if spec.model.uri and spec.model.uri.partition("://")[0] not in SUPPORTED_SCHEMES:
         found.append("model.uri")
     if engine(spec) not in _ABLE.get(spec.model.task, (engine(spec),)):
@@ -68,8 +71,28 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("storage", lambda s: s.storage),
     ("auth.required", lambda s: s.auth and not s.auth.required),
 )
+#: Of Pods and weights, which a model of a provider has none of.
+_OF_PODS: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
+    ("model.uri", lambda s: s.model.uri),
+    ("model.credentialsSecretRef", lambda s: s.model.credentials_secret_ref),
+    ("engine.image", lambda s: s.engine and s.engine.image),
+    ("engine.args", lambda s: s.engine and s.engine.args),
+    ("engine.env", lambda s: s.engine and s.engine.env),
+    ("replicas", lambda s: s.replicas is not None),
+    ("autoscaling", lambda s: s.autoscaling),
+    ("resources", lambda s: s.resources),
+    ("nodeSelector", lambda s: s.node_selector),
+    ("tolerations", lambda s: s.tolerations),
+    ("affinity", lambda s: s.affinity),
+    ("priorityClassName", lambda s: s.priority_class_name),
+    ("runtimeClassName", lambda s: s.runtime_class_name),
+    ("podTemplate", lambda s: s.pod_template),
+    ("limits.queue", lambda s: s.limits and s.limits.queue),
+    ("timeouts.queue", lambda s: s.timeouts and s.timeouts.queue),
+)
 
 
 def unsupported_by_model(spec: ModelDeploymentSpec) -> tuple[str, ...]:
     """Paths below spec that are set and do nothing yet."""
-    return blocking(spec) + tuple(path for path, is_set in _MODEL if is_set(spec))
+    table = _MODEL + (_OF_PODS if provider(spec) else ())
+    return blocking(spec) + tuple(path for path, is_set in table if is_set(spec))

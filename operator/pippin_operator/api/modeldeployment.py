@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from pippin_contract import providers
+
 from .meta import (
     KUBE,
     Condition,
@@ -123,17 +125,25 @@ class External(KubeModel):
     """A provider outside of this cluster."""
 
     url: str = Field(
-        description="Base URL of the provider's API.",
+        description=(
+            "Base URL of the provider's API, as OpenAI's clients take it; without a path it is /v1."
+            " http:// for addresses inside the cluster's networks only."
+        ),
         max_length=1024,
         json_schema_extra=rules(
-            rule("self.matches('^https?://[^/]+')", "url must be http://… or https://…")
+            rule(
+                f"self.matches(r'{providers.URL}')",
+                "url must be http://host or https://host, with a port and a path if need be, and"
+                " without user, query and fragment",
+            )
         ),
     )
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         default=None, description="The provider's name of the model. Default: the served name."
     )
     provider: Literal["openai", "ollama", "llamacpp", "vllm"] = Field(
-        default="openai", description="Whose dialect the provider speaks."
+        default="openai",
+        description="Whose it is: it decides on limits.rpm and limits.tpm where neither is set.",
     )
     api_key_secret_ref: SecretKey | None = Field(
         default=None, description="The key by which the provider knows us."
@@ -381,7 +391,10 @@ class Limits(KubeModel):
         default=None,
         ge=1,
         le=100_000,
-        description="Requests that one replica works on at once; absent: 256 with vllm, else 32.",
+        description=(
+            "Requests that one replica works on at once; absent: 256 with vllm, else 32. With a"
+            " provider: requests under way there in all; absent: any number."
+        ),
     )
     queue: int | None = Field(
         default=None, ge=1, le=100_000, description="Requests that wait for one replica."

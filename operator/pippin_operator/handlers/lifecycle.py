@@ -25,7 +25,7 @@ from ..api.resources import (
 )
 from ..cluster import Credentials
 from ..errors import OperatorError
-from ..reconcile import signing, usage
+from ..reconcile import providers, signing, usage
 from ..reconcile.autoscale import Autoscaler
 from ..reconcile.deps import Deps
 from ..store import CHILD_SELECTOR
@@ -148,6 +148,7 @@ class Lifecycle:
         deps.installation.monitoring_api = await deps.cluster.serves(SERVICEMONITOR)
         for resource in _OURS:
             deps.store.replace(resource, *await deps.cluster.list(resource))
+        await providers.read_again(deps)
         for resource in WATCHED:
             await self._read(resource)
         if deps.installation.monitoring_api:

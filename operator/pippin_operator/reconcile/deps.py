@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pippin_contract.serverconfig import PublicKey
 
+from ..api.resources import Manifest
 from ..cluster import Cluster
 from ..render.context import RenderContext
 from ..scaling import Scales
@@ -23,6 +25,9 @@ class Installation:
     #: What opens the gateways' /admin.
     admin_token: str = field(default="", repr=False)
     monitoring_api: bool = False
+    #: The Secret with the keys of providers outside, as it was last seen, and who may change it.
+    providers: Manifest = field(default_factory=dict, repr=False)
+    handing_over: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from ..api import honored
 from ..api.modeldeployment import ModelDeploymentSpec
 from ..api.resources import DEPLOYMENT, MODELDEPLOYMENT, POD, Manifest, Ref
 from ..errors import ApiError, InvalidSpec
@@ -16,6 +18,7 @@ from ..render.context import Model
 from ..status import fallbacks
 from ..status.modeldeployment import Seen, Wanted, derive
 from ..status.pods import Trouble, is_creating
+from . import providers
 from .children import NameInUse, settle
 from .complaints import complaint
 from .deps import Deps
@@ -28,10 +31,11 @@ _LOOK_AGAIN = 3.0
 async def reconcile(deps: Deps, ref: Ref) -> float | None:
     """Settle one ModelDeployment; seconds until it wants another look.
 
-    Its end is its children's, by their owner references.
+    Its end is its children's, by their owner references, and that of its provider's key.
     """
     live = deps.store.get(ref)
     if live is None or live["metadata"].get("deletionTimestamp"):
+        await providers.forget(deps, ref)
         return None
     try:
         model = replace(parse(live), scaled=_scaled(deps, ref, live))
@@ -39,15 +43,25 @@ async def reconcile(deps: Deps, ref: Ref) -> float | None:
         await _write(deps, live, None, Seen(failure=Trouble("InvalidSpec", str(error))))
         raise
     failure: ApiError | NameInUse | None = None
+    provider: Trouble | None = None
     try:
+        provider = await providers.settle(deps, model)
         await settle(deps, live, render(model, deps.context))
     except (ApiError, NameInUse) as error:
         failure = error
     creating = [pod for pod in deps.store.children(ref, POD.plural) if is_creating(pod)]
     seen = _seen(deps, live, _told(failure), await complaint(deps, creating))
-    await _write(deps, live, model, seen)
+    await _write(deps, live, model, replace(seen, provider=provider))
     if failure is not None:
         raise failure
+    return _next_look(deps, model, creating)
+
+
+def _next_look(deps: Deps, model: Model, creating: Sequence[Manifest]) -> float | None:
+    """Secrets are not watched (no right to list them), so they are looked at from time to time."""
+    outside = honored.provider(model.spec)
+    if outside is not None and outside.api_key_secret_ref is not None:
+        return deps.settings.key_check_seconds
     return _LOOK_AGAIN if creating else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 
-from ..api.honored import blocking
+from ..api.honored import blocking, provider
 from ..api.resources import Manifest
 from . import names
 from .context import Model, RenderContext
@@ -16,8 +16,9 @@ from .workload import workload
 
 
 def render(model: Model, ctx: RenderContext) -> tuple[Manifest, ...]:
-    """Nothing when a field without which nothing could run is not supported."""
-    if blocking(model.spec):
+    """Nothing when a field without which nothing could run is not supported, nor for a provider
+    outside."""
+    if blocking(model.spec) or provider(model.spec):
         return ()
     children = (
         config_map(model, ctx),

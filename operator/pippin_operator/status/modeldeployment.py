@@ -10,7 +10,7 @@ from pippin_contract import wire
 
 from ..api import honored
 from ..api.modeldeployment import ModelDeploymentSpec
-from . import pods
+from . import external, pods
 from .conditions import Verdict, laid_over, no, unknown, yes
 from .fallbacks import NONE as NO_FALLBACKS
 from .pods import Pod, Trouble
@@ -20,7 +20,8 @@ from .pods import Pod, Trouble
 class Seen:
     """What is seen around a ModelDeployment.
 
-    `failure`: why we could not do our part; `complaint`: a node's, about a Pod that it makes.
+    `failure`: why we could not do our part; `complaint`: a node's, about a Pod that it makes;
+    `provider`: why the gateway cannot ask the provider that serves instead of Pods.
     """
 
     deployment: Mapping[str, Any] | None = None
@@ -30,6 +31,7 @@ class Seen:
     fallbacks: Verdict = NO_FALLBACKS
     failure: Trouble | None = None
     complaint: Trouble | None = None
+    provider: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def derive(wanted: Wanted, seen: Seen, old: Mapping[str, Any], now: str) -> dict
         "engine": honored.engine(wanted.spec),
         "replicas": counts.existing,
         "readyReplicas": counts.ready,
-        "ready": f"{counts.ready}/{counts.wanted}",
+        "ready": "-" if honored.provider(wanted.spec) else f"{counts.ready}/{counts.wanted}",
         "selector": f"{wire.LABEL_INSTANCE}={wanted.name},{wire.LABEL_NAME}={wire.SERVER_APP}",
         "nodes": sorted({name for pod in seen.pods if (name := pods.node(pod))}),
         "conditions": conditions,
@@ -96,6 +98,8 @@ def _of_invalid(wanted: Wanted, seen: Seen, old: Mapping[str, Any], now: str) ->
 
 
 def _counts(wanted: Wanted, seen: Seen) -> _Counts:
+    if wanted.spec is not None and honored.provider(wanted.spec):
+        return _Counts(wanted=0, existing=0, ready=0, rolling=False)
     deployment = seen.deployment or {}
     status = deployment.get("status") or {}
     asked = wanted.replicas
@@ -115,16 +119,22 @@ def _counts(wanted: Wanted, seen: Seen) -> _Counts:
 def _verdicts(
     wanted: Wanted, spec: ModelDeploymentSpec, seen: Seen, counts: _Counts
 ) -> tuple[Verdict, ...]:
+    outside = honored.provider(spec)
+    if outside is not None:
+        work = external.workload_ready(spec, outside, seen.failure or seen.provider)
+        running = (external.SCHEDULED, external.AVAILABLE, work)
+        motion = (external.UNMONITORED, external.SETTLED)
+    else:
+        work = _workload_ready(spec, seen, counts)
+        running = (_scheduled(seen, counts), _model_available(seen, counts), work)
+        motion = (_monitoring_ready(spec, seen), _progressing(spec, seen, counts))
     parts = (
         yes("SpecValid", "Valid"),
         _spec_honored(spec),
-        _scheduled(seen, counts),
-        _model_available(seen, counts),
-        _workload_ready(spec, seen, counts),
+        *running,
         _route_ready(seen),
         seen.fallbacks,
-        _monitoring_ready(spec, seen),
-        _progressing(spec, seen, counts),
+        *motion,
         _degraded(seen, counts),
     )
     return (_ready(spec, parts, counts), *parts)
@@ -246,6 +256,8 @@ def _ready(spec: ModelDeploymentSpec, parts: tuple[Verdict, ...], counts: _Count
     route, workload = by_type["RouteReady"], by_type["WorkloadReady"]
     if route.status == "False":
         return no("Ready", route.reason, route.message)
+    if honored.provider(spec) and not honored.blocking(spec):
+        return external.ready(workload)
     if counts.wanted == 0 or spec.suspend or honored.blocking(spec):
         return no("Ready", workload.reason, workload.message)
     if counts.ready:

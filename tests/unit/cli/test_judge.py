@@ -87,6 +87,9 @@ def test_limits_that_never_hold_are_told() -> None:
     assert "more than any" in only(key("*", limits={"rpm": 21}), small, large)[1]
     assert found(key("*", limits={"rpm": 20}), small, large) == []
     assert found(key("*", limits={"rpm": 999}), small, model("free")) == []
+    engine = {"type": "external", "external": {"url": "https://x", "provider": "vllm"}}
+    cloud = model("cloud", engine=engine)
+    assert "(50)" in only(key("*", limits={"rpm": 51}), cloud)[1]
     assert "tokensPerDay" in only(key("*", limits={"tpm": 2, "tokensPerDay": 1}), small)[1]
 
 

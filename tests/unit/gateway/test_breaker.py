@@ -112,7 +112,7 @@ def test_whatever_happens_a_cooldown_is_the_longest_that_it_is_left_alone(
 
 
 @pytest.mark.parametrize("kind", Failure)
-def test_draining_distrust_and_long_answers_do_not_count(kind: Failure) -> None:
+def test_draining_distrust_long_answers_and_a_providers_limit_do_not_count(kind: Failure) -> None:
     late = {Failure.REQUEST_TIMEOUT, Failure.TOTAL_TIMEOUT}
-    innocent = {Failure.UNAVAILABLE, Failure.REFUSED_TOKEN, *late}
+    innocent = {Failure.UNAVAILABLE, Failure.REFUSED_TOKEN, Failure.PROVIDER_LIMIT, *late}
     assert trips(kind) == (kind not in innocent)

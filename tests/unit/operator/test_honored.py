@@ -3,8 +3,27 @@
 import pytest
 
 from pippin_operator.api.honored import engine, unsupported_by_model
+from pippin_operator.api.modeldeployment import ModelDeploymentSpec
+from support.manifests import merged
 from support.models import a_spec
 
+EXTERNAL = {"type": "external", "external": {"url": "https://x"}}
+#: Of a model of a provider, which has neither Pods nor weights.
+REPORTED_OUTSIDE = [
+    ({"replicas": 0}, "replicas"),
+    ({"model": {"uri": "hf://a/b"}}, "model.uri"),
+    ({"engine": {"args": ["--x"]}}, "engine.args"),
+    ({"nodeSelector": {"a": "b"}}, "nodeSelector"),
+    ({"limits": {"queue": 1}}, "limits.queue"),
+    ({"timeouts": {"queue": "1s"}}, "timeouts.queue"),
+    ({"autoscaling": {"maxReplicas": 2}}, "autoscaling"),
+]
+HONORED_OUTSIDE = [
+    {"limits": {"rpm": 1, "tpm": 1, "concurrency": 1}},
+    {"retries": {"attempts": 1}, "fallbacks": ["x"], "suspend": True},
+    {"timeouts": {"total": "2s"}, "responseCache": {"enabled": True}},
+    {"model": {"name": "x", "aliases": ["y"], "contextLength": 5, "task": "embedding"}},
+]
 REPORTED = [
     ({"model": {"adapters": [{"name": "a", "uri": "hf://a/b"}]}}, "model.adapters"),
     ({"model": {"uri": "gs://bucket/x"}}, "model.uri"),
@@ -12,7 +31,6 @@ REPORTED = [
     ({"model": {"task": "transcription"}, "engine": {"type": "vllm"}}, "model.task"),
     ({"model": {"task": "transcription"}, "accelerator": {"type": "apple"}}, "model.task"),
     ({"accelerator": {"type": "amd"}}, "accelerator.type"),
-    ({"engine": {"type": "external", "external": {"url": "https://x"}}}, "engine.external"),
     ({"engine": {"type": "mlx", "echo": {"seed": 1}}}, "engine.echo"),
     ({"autoscaling": {"maxReplicas": 2, "provider": "keda"}}, "autoscaling.provider"),
     ({"autoscaling": {"maxReplicas": 2, "provider": "hpa"}}, "autoscaling.provider"),
@@ -67,6 +85,21 @@ def test_there_is_nothing_to_scale_outside_of_the_cluster():
 @pytest.mark.parametrize("spec", HONORED)
 def test_a_field_with_effect_is_not(spec):
     assert unsupported_by_model(a_spec(**spec)) == ()
+
+
+def outside(spec):
+    base = {"model": {}, "engine": EXTERNAL}
+    return ModelDeploymentSpec.model_validate(merged(base, spec))
+
+
+@pytest.mark.parametrize(("spec", "field"), REPORTED_OUTSIDE)
+def test_what_is_of_pods_is_reported_of_a_provider(spec, field):
+    assert unsupported_by_model(outside(spec)) == (field,)
+
+
+@pytest.mark.parametrize("spec", HONORED_OUTSIDE)
+def test_what_the_gateway_does_holds_for_a_provider_too(spec):
+    assert unsupported_by_model(outside(spec)) == ()
 
 
 @pytest.mark.parametrize(

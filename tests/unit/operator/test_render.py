@@ -361,7 +361,7 @@ def test_the_monitor_bears_the_labels_that_prometheus_looks_for():
         {"model": {"task": "image"}},
     ],
 )
-def test_what_could_not_run_makes_no_children(spec):
+def test_what_needs_no_pods_or_could_not_run_makes_no_children(spec):
     assert render(a_model(**spec), CONTEXT) == ()
 
 

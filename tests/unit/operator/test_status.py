@@ -233,3 +233,47 @@ def told(old: list[Any], new: list[Any]) -> list[tuple[str, bool]]:
 )
 def test_events_tell_flips_once(old, new, events):
     assert told(old, new) == events
+
+
+def outside(url: str = "https://api.example.com/v1", **spec: Any) -> Model:
+    engine = {"type": "external", "external": {"url": url}}
+    return a_model(model={"uri": None}, engine=engine, **spec)
+
+
+def test_a_model_of_a_provider_is_ready_without_pods():
+    found = status(outside())
+    assert verdict(found, "Ready") == ("True", "External")
+    assert verdict(found, "WorkloadReady") == ("True", "External")
+    assert verdict(found, "Progressing") == ("False", "Settled")
+    assert (found["phase"], found["ready"], found["engine"]) == ("Ready", "-", "external")
+    message = found["conditions"][0]["message"]
+    assert "api.example.com (openai)" in message and "100 requests a minute" in message
+    limited = status(outside(limits={"tpm": 7, "concurrency": 2}))["conditions"][0]["message"]
+    assert limited.endswith("together: 7 tokens a minute, 2 at once")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://me:secret@api.example.com", "InvalidURL"),
+        ("https://api.example.com:99999", "InvalidURL"),
+        ("http://169.254.169.254", "AddressForbidden"),
+        ("http://[fd00:ec2::254]:80/v1", "AddressForbidden"),
+    ],
+)
+def test_a_url_that_nobody_asks_is_told_without_its_secrets(url: str, reason: str):
+    found = status(outside(url))
+    assert verdict(found, "Ready") == ("False", reason)
+    assert found["phase"] == "Failed"
+    assert "secret" not in str(found)
+
+
+def test_what_a_provider_lacks_comes_before_what_the_user_asked_for():
+    missing = Trouble("SecretNotFound", "make it")
+    assert verdict(status(outside(), provider=missing), "Ready") == ("False", "SecretNotFound")
+    both = status(outside(suspend=True), provider=missing)
+    assert verdict(both, "Ready") == ("False", "SecretNotFound")
+    alone = status(outside(suspend=True))
+    assert (verdict(alone, "Ready"), alone["phase"]) == (("False", "Suspended"), "Suspended")
+    taken = status(outside(), name_taken=("gpt", "elder"))
+    assert verdict(taken, "Ready") == ("False", "NameTaken")

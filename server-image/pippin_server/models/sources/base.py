@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
+
+from pippin_contract.addresses import Network
 
 from ...engines.base import LoadFailed
 
@@ -18,7 +19,6 @@ _MAX_NAME = 512
 
 #: Headers that prove who asks for a URL; made anew for each try, since signatures have a time.
 Sign = Callable[[str, Mapping[str, str]], Mapping[str, str]]
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
