@@ -79,7 +79,6 @@ _OF_PODS: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("engine.args", lambda s: s.engine and s.engine.args),
     ("engine.env", lambda s: s.engine and s.engine.env),
     ("replicas", lambda s: s.replicas is not None),
-    ("autoscaling", lambda s: s.autoscaling),
     ("resources", lambda s: s.resources),
     ("nodeSelector", lambda s: s.node_selector),
     ("tolerations", lambda s: s.tolerations),

@@ -8,10 +8,12 @@ import orjson
 import pytest
 
 from pippin_contract import addresses
-from pippin_edge.errors import UpstreamFailed
+from pippin_edge.errors import BadRequest, UpstreamFailed
+from pippin_gateway.catalog.kinds import KINDS, Known
 from pippin_gateway.catalog.model import assemble
 from pippin_gateway.catalog.objects import Malformed, parse_key, parse_model
-from pippin_gateway.upstream.providers import hops, named, told
+from pippin_gateway.catalog.snapshot import decode, encode
+from pippin_gateway.upstream.providers import head, hops, named, told
 from support.gateway import key_object, model_object, new_key
 
 KEY = "sk-of-the-provider"
@@ -125,3 +127,21 @@ def test_without_a_word_private_networks_are_allowed_and_this_machine_is_not() -
     for text in ("127.0.0.1", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "fd00:ec2::254"):
         assert not allowed(text, public=True) and not allowed(text, public=False)
     assert allowed("1.1.1.1", public=True) and not allowed("1.1.1.1", public=False)
+
+
+def test_a_snapshot_keeps_where_providers_are_and_none_of_their_keys() -> None:
+    spec = parse_model(model_object(engine=external(apiKeySecretRef={"name": "s", "key": "k"})))
+    none: dict[Any, Any] = {}
+    models = {("team-a", "qwen"): spec}
+    now = dict.fromkeys(KINDS, 0.0)
+    known = Known({"apikeys": none, "modeldeployments": models, "pods": none}, now)
+    assert decode(encode(known, b"key"), b"key").objects["modeldeployments"] == models
+
+
+def test_pictures_and_recordings_are_not_sent_to_a_provider() -> None:
+    spec = parse_model(model_object(engine=external()))
+    assert spec is not None and spec.external is not None
+    assert head(spec.external, "/v1/embeddings", "", []).startswith(b"POST ")
+    for path in ("/v1/images/generations", "/v1/images/edits", "/v1/audio/transcriptions"):
+        with pytest.raises(BadRequest):
+            head(spec.external, path, "", [])
