@@ -116,7 +116,8 @@ async def test_a_hundred_at_once_while_memory_runs_out(
         assert (seen.strain.degraded, seen.strain.times) == (True, number + 1)
         gc.collect()
         memory.append(int(mx.get_active_memory()))
-    assert held() == before
+    # Those of tests before may end meanwhile.
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
     assert max(memory[1:]) <= memory[0] + 2**20
     assert await engine.text(TEXTS[0]) == engine.answers[TEXTS[0]]
     await engine.close()
