@@ -232,7 +232,7 @@ async def test_the_setting_of_earlier_servers_chooses_the_task(tmp_path: Path) -
         answer = await server.post(PATH, {"model": "echo", "input": "cat"})
         assert len(answer.json()["data"][0]["embedding"]) == 384
     wrong = run_cli(
-        *("check", "--engine", "echo", "--port", str(free_port())), env={"MODEL_TYPE": "whisper"}
+        *("check", "--engine", "echo", "--port", str(free_port())), env={"MODEL_TYPE": "rerank"}
     )
     assert wrong.returncode == 78
     assert "TASK" in wrong.stderr and "embedding" in wrong.stderr

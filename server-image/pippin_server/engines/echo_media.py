@@ -35,6 +35,7 @@ class EchoTranscriber(Echo, Transcriber):
                 await pause(len(passage.words) / speed if speed else 0, work.stopped)
                 self._progressed_at = self._clock()
                 yield passage
+                work.over(math.ceil(passage.end), math.ceil(recording.seconds))
 
 
 def _passages(seconds: float, language: str) -> Iterator[Passage]:
@@ -59,6 +60,7 @@ class EchoPainter(Echo, Painter):
         async with self._at_work() as work:
             speed = self.knobs.tokens_per_second
             await pause(1 / speed if speed else 0, work.stopped)
+            work.over(1, 1)
             made = await asyncio.to_thread(_painted, painting)
             self._progressed_at = self._clock()
             return made

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pippin_contract.serverconfig import ServerConfig
+from pippin_contract.serverconfig import EchoConfig, ServerConfig
 from pippin_server.engines import registry
-from pippin_server.engines.echo_media import _painted
-from pippin_server.engines.media import Painting
+from pippin_server.engines.base import EngineFailed
+from pippin_server.engines.echo_media import EchoPainter, EchoTranscriber, _painted
+from pippin_server.engines.media import Hearing, Painting, Recording
 from pippin_server.media import pictures, sounds
 from pippin_server.media.pictures import picture
 from pippin_server.media.sounds import sound
@@ -185,3 +186,17 @@ def test_an_engine_that_cannot_do_a_task_says_so_before_it_starts(engine: str, t
 )
 def test_the_types_of_earlier_servers_are_known(told: str, task: str) -> None:
     assert load({"MODEL_TYPE": told}).task == task
+
+
+async def test_what_breaks_off_as_configured_breaks_off_here_too() -> None:
+    knobs = EchoConfig(broken_percent=100)
+    told: dict[str, Any] = {"context_length": 9, "clock": lambda: 0.0}
+    heard = []
+    with pytest.raises(EngineFailed):
+        async for passage in EchoTranscriber(knobs, **told).transcribe(
+            Recording(b"", "wav", 60), Hearing()
+        ):
+            heard.append(passage.end)
+    assert heard == [10, 20, 30]
+    with pytest.raises(EngineFailed):
+        await EchoPainter(knobs, **told).paint(Painting("x", 64, 64, 0))
