@@ -250,7 +250,9 @@ async def test_nothing_is_stored_on_the_users_objects(cluster: Cluster, tiny: st
 async def test_what_cannot_run_yet_makes_nothing_and_says_so(
     cluster: Cluster, operator: Operator, namespace: str
 ):
-    cluster.create("modeldeployments", model("draws", namespace, model={"task": "image"}))
+    paints = {"task": "image", "uri": "hf://org/model"}
+    body = model("draws", namespace, model=paints, engine={"type": "mlx"})
+    cluster.create("modeldeployments", body)
     honored = await eventually(
         lambda: cluster.condition("modeldeployments", namespace, "draws", "SpecHonored"),
         until=lambda c: c.get("status") == "False",

@@ -63,7 +63,9 @@ def test_the_gateway_file_holds_every_field_and_no_other(chart: Chart) -> None:
 def test_every_gateway_value_lands_in_the_file(chart: Chart) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["config"]
     assert set(values) == aliases(gatewayconfig.GatewayConfig) - FIXED
-    changed = {name: OTHERS.get(name, other(value)) for name, value in values.items()}
+    changed = {
+        name: OTHERS[name] if name in OTHERS else other(value) for name, value in values.items()
+    }
     sets = [f"gateway.config.{name}={json.dumps(value)}" for name, value in changed.items()]
     sets = [text.translate(AS_HELM_WRITES) for text in sets]
     file = json.loads(chart.one("ConfigMap", "pippin-gateway", *sets)["data"]["gateway.json"])

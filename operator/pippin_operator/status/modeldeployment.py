@@ -121,7 +121,8 @@ def _verdicts(
 ) -> tuple[Verdict, ...]:
     outside = honored.provider(spec)
     if outside is not None:
-        work = external.workload_ready(spec, outside, seen.failure or seen.provider)
+        trouble = seen.failure or seen.provider or _unsupported(spec)
+        work = external.workload_ready(spec, outside, trouble)
         running = (external.SCHEDULED, external.AVAILABLE, work)
         motion = (external.UNMONITORED, external.SETTLED)
     else:
@@ -174,8 +175,8 @@ def _workload_ready(spec: ModelDeploymentSpec, seen: Seen, counts: _Counts) -> V
     kind = "WorkloadReady"
     if seen.failure is not None:
         return no(kind, seen.failure.reason, seen.failure.message)
-    if fields := honored.blocking(spec):
-        return no(kind, "FieldUnsupported", f"nothing is run: {', '.join(fields)}")
+    if unsupported := _unsupported(spec):
+        return no(kind, unsupported.reason, unsupported.message)
     if spec.suspend:
         return no(kind, "Suspended", "suspend is set: no Pods run")
     if counts.wanted == 0:
@@ -197,6 +198,12 @@ def _why_zero(spec: ModelDeploymentSpec) -> str:
     if spec.autoscaling.provider == "builtin":
         return "nobody asks for it: no Pods run, and it wakes with the first request"
     return "somebody else scaled it to zero: no Pods run"
+
+
+def _unsupported(spec: ModelDeploymentSpec) -> Trouble | None:
+    """Why nothing could serve, whatever there is."""
+    fields = honored.blocking(spec)
+    return Trouble("FieldUnsupported", f"nothing is run: {', '.join(fields)}") if fields else None
 
 
 def _route_ready(seen: Seen) -> Verdict:
@@ -256,7 +263,7 @@ def _ready(spec: ModelDeploymentSpec, parts: tuple[Verdict, ...], counts: _Count
     route, workload = by_type["RouteReady"], by_type["WorkloadReady"]
     if route.status == "False":
         return no("Ready", route.reason, route.message)
-    if honored.provider(spec) and not honored.blocking(spec):
+    if honored.provider(spec):
         return external.ready(workload)
     if counts.wanted == 0 or spec.suspend or honored.blocking(spec):
         return no("Ready", workload.reason, workload.message)

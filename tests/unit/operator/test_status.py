@@ -235,6 +235,9 @@ def test_events_tell_flips_once(old, new, events):
     assert told(old, new) == events
 
 
+EXTERNAL = {"type": "external", "external": {"url": "https://api.example.com"}}
+
+
 def outside(url: str = "https://api.example.com/v1", **spec: Any) -> Model:
     engine = {"type": "external", "external": {"url": url}}
     return a_model(model={"uri": None}, engine=engine, **spec)
@@ -275,5 +278,7 @@ def test_what_a_provider_lacks_comes_before_what_the_user_asked_for():
     assert verdict(both, "Ready") == ("False", "SecretNotFound")
     alone = status(outside(suspend=True))
     assert (verdict(alone, "Ready"), alone["phase"]) == (("False", "Suspended"), "Suspended")
+    paints = status(a_model(model={"uri": None, "task": "image"}, engine=EXTERNAL))
+    assert verdict(paints, "Ready") == ("False", "FieldUnsupported")
     taken = status(outside(), name_taken=("gpt", "elder"))
     assert verdict(taken, "Ready") == ("False", "NameTaken")
