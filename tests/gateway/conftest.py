@@ -10,6 +10,7 @@ import uvloop
 import yaml
 from cluster.controlplane import ControlPlane
 
+from pippin_contract import wire
 from support.gateway import Running, running_gateway
 from support.gateway_world import World
 from support.redis import Redis, running_redis
@@ -37,10 +38,21 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> ControlPlane:
+    """With Pippin's kinds, and nothing in it that gateways look at: the tests of another layer may
+    have used it before."""
     for file in sorted(CRDS.glob("*.yaml")):
         for crd in yaml.safe_load_all(file.read_text()):
             control_plane.api.ensure("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    _empty(control_plane, "/api/v1", "pods")
+    for plural in (wire.MODELDEPLOYMENTS, wire.APIKEYS):
+        _empty(control_plane, f"/apis/{wire.GROUP}/{wire.VERSION}", plural)
     return control_plane
+
+
+def _empty(plane: ControlPlane, group: str, plural: str) -> None:
+    for found in plane.api.get(f"{group}/{plural}")["items"]:
+        meta = found["metadata"]
+        plane.api.delete(f"{group}/namespaces/{meta['namespace']}/{plural}/{meta['name']}")
 
 
 @pytest.fixture
