@@ -50,6 +50,8 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
 
 
 def _empty(plane: ControlPlane, group: str, plural: str) -> None:
+    if not plane.api.ok(f"{group}/{plural}"):
+        return  # a kind that was made just now, and is not served yet
     for found in plane.api.get(f"{group}/{plural}")["items"]:
         meta = found["metadata"]
         plane.api.delete(f"{group}/namespaces/{meta['namespace']}/{plural}/{meta['name']}")
