@@ -99,6 +99,11 @@ class Call:
         """Whether the client has been told a status, though there is more to come."""
         return self.early is not None and self.early.begun
 
+    async def end_with(self, error: errors.ApiError) -> None:
+        """The last event of what has begun: there is no more to come."""
+        assert self.early is not None
+        await self.early.fail(error, self.request_id)
+
     @property
     def request_id(self) -> str:
         return str(self.scope["state"]["request_id"])

@@ -90,11 +90,11 @@ class Proxy:
                 await self._guarded(call, send)
             except errors.ApiError as error:
                 call.failed = error.status >= 500
-                if call.early is None or not call.early.begun:
+                if not call.begun:
                     error.extra_headers = [*error.extra_headers, *grant.headers]
                     raise
                 fields["error"], trace.said = _reason(error), error.message
-                await call.early.fail(error, call.request_id)
+                await call.end_with(error)
             finally:
                 self._over(call)
 
@@ -264,8 +264,8 @@ class Proxy:
             with _in_time(call):
                 return await self._come(call, until)
         except asyncio.CancelledError:  # the client left, or the time to drain is over
-            if call.early is not None and call.early.begun and not call.guard.left:
-                await call.early.fail(GOING, call.request_id)
+            if call.begun and not call.guard.left:
+                await call.end_with(GOING)
             raise
         finally:
             deps.telemetry.waiting.add(label, -1)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pippin_contract.memory import darwin_available, meminfo
+
 #: Share of a Mac's unified memory that Metal may wire by default.
 UNIFIED_SHARE = 0.75
 #: Left to the machine itself on Linux.
@@ -104,8 +106,7 @@ def darwin_chip(read: ReadText) -> str:
 
 
 def linux_memory(read: ReadText) -> int:
-    match = re.search(r"^MemTotal:\s+(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
-    return int(match[1]) * 1024 if match else 0
+    return meminfo(read("/proc/meminfo"), "MemTotal") or 0
 
 
 def linux_chip(read: ReadText) -> str:
@@ -125,17 +126,7 @@ def label_value(text: str) -> str:
 
 
 def linux_available(read: ReadText) -> int | None:
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
-
-
-def darwin_available(vm_stat: str) -> int | None:
-    """Free, inactive and speculative pages of `vm_stat`'s answer."""
-    size = re.search(r"page size of (\d+) bytes", vm_stat)
-    if size is None:
-        return None
-    pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)\.", vm_stat, re.MULTILINE)
-    return int(size[1]) * sum(map(int, pages))
+    return meminfo(read("/proc/meminfo"), "MemAvailable")
 
 
 def available_memory() -> int | None:

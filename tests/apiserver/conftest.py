@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster.controlplane import ControlPlane
 
-from support.operator_process import Cluster, Operator, install
+from support.operator_process import Cluster, Operator, install, running_operator
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +29,5 @@ def operator(
     cluster: Cluster, operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """One that runs for the tests of a module."""
-    log = tmp_path_factory.mktemp("log") / "operator.log"
-    process = Operator(operator_kubeconfig, log)
-    asyncio.run(process.start())
-    try:
-        yield process
-    finally:
-        if process.process is not None:
-            assert process.stop() == 0
+    with running_operator(operator_kubeconfig, tmp_path_factory.mktemp("log")) as running:
+        yield running

@@ -17,7 +17,7 @@ from support.eventually import eventually
 from support.gateway_process import Process
 from support.kubectl_pippin import Typed
 from support.manifests import key, model
-from support.operator_process import SYSTEM, Cluster, Operator
+from support.operator_process import SYSTEM, Cluster, Operator, running_operator
 from support.pods_by_hand import account, gateway_pod, known_gateway, pod
 from support.upstreams import Turn, Upstream, answer, upstream
 
@@ -36,13 +36,9 @@ def operator(
     cluster: Cluster, operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """It asks gateways twenty times a second."""
-    log = tmp_path_factory.mktemp("log") / "operator.log"
     often = {"PIPPIN_OPERATOR_AUTOSCALE_SECONDS": "0.05"}
-    process = Operator(operator_kubeconfig, log, environment=often)
-    asyncio.run(process.start())
-    yield process
-    if process.process is not None:
-        process.stop()
+    with running_operator(operator_kubeconfig, tmp_path_factory.mktemp("log"), **often) as running:
+        yield running
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from support.gateway import model_object
 from support.gateway_process import Process
 from support.kubectl_pippin import Typed
 from support.manifests import key
-from support.operator_process import SYSTEM, Cluster, Operator
+from support.operator_process import SYSTEM, Cluster, Operator, running_operator
 from support.pods_by_hand import gateway_pod, known_gateway, pod
 from support.upstreams import upstream
 
@@ -26,13 +25,9 @@ def counting(
     cluster: Cluster, operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """It asks gateways every half second."""
-    log = tmp_path_factory.mktemp("log") / "operator.log"
     often = {"PIPPIN_OPERATOR_USAGE_SECONDS": "0.5"}
-    process = Operator(operator_kubeconfig, log, environment=often)
-    asyncio.run(process.start())
-    yield process
-    if process.process is not None:
-        process.stop()
+    with running_operator(operator_kubeconfig, tmp_path_factory.mktemp("log"), **often) as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,11 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pippin_contract import wire
 from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
 from support.gateway import new_key
-from support.gateway_process import Process, ask, gateway_process
+from support.gateway_process import Process, ask, gateway_processes
 from support.gateway_world import World
 from support.redis import PASSWORD, Redis
 from support.upstreams import upstream
@@ -26,18 +24,9 @@ GATEWAYS, CLIENTS = 4, 64
 
 @pytest.fixture
 async def gateways(world: World, redis: Redis, tmp_path: Path) -> AsyncIterator[list[Process]]:
-    async with contextlib.AsyncExitStack() as stack:
-        made = []
-        for number in range(GATEWAYS):
-            root = tmp_path / f"gateway-{number}"
-            secrets = root / wire.REDIS_SECRET_DIR.lstrip("/")
-            secrets.mkdir(parents=True)
-            (secrets / "password").write_text(PASSWORD)
-            kubeconfig = world.plane.kubeconfig
-            starting = gateway_process(root, kubeconfig, redisUrl=redis.url)
-            made.append(await stack.enter_async_context(starting))
+    kubeconfig = world.plane.kubeconfig
+    async with gateway_processes(tmp_path, kubeconfig, redis, GATEWAYS) as made:
         for process in made:
-            await process.ready()
             await eventually(lambda process=process: counts(process, "in Redis"), within=10)
         yield made
 

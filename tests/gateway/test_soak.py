@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from pippin_contract import wire
 from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
 from support.gateway import new_key
-from support.gateway_process import Process, ask, gateway_process
+from support.gateway_process import Process, ask, gateway_processes
 from support.gateway_world import World
-from support.redis import PASSWORD, Redis
+from support.redis import Redis
 from support.soak import LIMIT, Faults, Held, Replica, Traffic, held
 
 SECONDS = float(os.environ.get("PIPPIN_SOAK_SECONDS") or 8)
@@ -28,17 +26,8 @@ GROWTH = 8 * 1024 * 1024
 
 @pytest.fixture
 async def gateways(world: World, redis: Redis, tmp_path: Path) -> AsyncIterator[list[Process]]:
-    async with AsyncExitStack() as stack:
-        made = []
-        for number in range(GATEWAYS):
-            root = tmp_path / f"gateway-{number}"
-            secrets = root / wire.REDIS_SECRET_DIR.lstrip("/")
-            secrets.mkdir(parents=True)
-            (secrets / "password").write_text(PASSWORD)
-            starting = gateway_process(root, world.plane.kubeconfig, redisUrl=redis.url)
-            made.append(await stack.enter_async_context(starting))
-        for process in made:
-            await process.ready()
+    kubeconfig = world.plane.kubeconfig
+    async with gateway_processes(tmp_path, kubeconfig, redis, GATEWAYS) as made:
         yield made
 
 

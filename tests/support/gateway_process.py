@@ -18,6 +18,7 @@ from pippin_contract import native, wire
 from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
 from support.gateway import ADMIN_TOKEN, free_port, signing_pem
+from support.redis import PASSWORD, Redis
 
 
 @dataclass
@@ -102,3 +103,22 @@ async def gateway_process(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def gateway_processes(
+    directory: Path, kubeconfig: Path, redis: Redis, count: int
+) -> AsyncIterator[list[Process]]:
+    """So many that count limits together; ready."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for number in range(count):
+            root = directory / f"gateway-{number}"
+            secrets = root / wire.REDIS_SECRET_DIR.lstrip("/")
+            secrets.mkdir(parents=True)
+            (secrets / "password").write_text(PASSWORD)
+            starting = gateway_process(root, kubeconfig, redisUrl=redis.url)
+            made.append(await stack.enter_async_context(starting))
+        for process in made:
+            await process.ready()
+        yield made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,3 +205,15 @@ def _kubeconfig(plane: ControlPlane) -> dict[str, Any]:
         "clusters": [{"name": "it", "cluster": cluster}],
         "users": [{"name": "it", "user": {"tokenFile": "token"}}],
     }
+
+
+@contextmanager
+def running_operator(kubeconfig: Path, directory: Path, **environment: str) -> Iterator[Operator]:
+    """Started; it must end well, unless a test has ended it."""
+    operator = Operator(kubeconfig, directory / "operator.log", environment)
+    asyncio.run(operator.start())
+    try:
+        yield operator
+    finally:
+        if operator.process is not None:
+            assert operator.stop() == 0

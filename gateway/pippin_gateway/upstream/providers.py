@@ -23,6 +23,8 @@ from ..routing.retry import Failure
 from .client import Exchange
 from .failure import UpstreamFailure
 
+#: What providers are asked.
+PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 #: An error's body is read up to here, and so many characters of its message are passed on.
 _MOST_BYTES, _MOST_WORDS = 64 * 1024, 1000
 #: Longest wait that is passed on, in seconds.
@@ -39,10 +41,6 @@ _WRONG: dict[int, type[errors.ApiError]] = {
     413: errors.PayloadTooLarge,
     415: errors.UnsupportedMedia,
 }
-
-
-#: What providers are asked.
-PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 
 
 def head(external: External, path: str, key: str, more: Headers) -> bytes:

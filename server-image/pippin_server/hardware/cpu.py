@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+
+from pippin_contract.memory import darwin_available, meminfo
 
 from .facts import Cpu, Memory
 from .machine import Machine
@@ -91,17 +92,3 @@ def memory(machine: Machine, limit: int | None) -> Memory:
         return Memory(int(total) if total.isdigit() else 0, limit, darwin_available(pages))
     info = machine.read("/proc/meminfo")
     return Memory(meminfo(info, "MemTotal") or 0, limit, meminfo(info, "MemAvailable"))
-
-
-def meminfo(text: str, name: str) -> int | None:
-    match = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
-
-
-def darwin_available(vm_stat: str) -> int | None:
-    """Free, inactive and speculative pages."""
-    size = re.search(r"page size of (\d+) bytes", vm_stat)
-    if size is None:
-        return None
-    pages = re.findall(r"^Pages (?:free|inactive|speculative):\s+(\d+)\.", vm_stat, re.MULTILINE)
-    return int(size[1]) * sum(map(int, pages))

@@ -31,18 +31,6 @@ def test_linux_tells_by_proc() -> None:
     assert hardware.linux_image(lambda _: 'ID=x\nPRETTY_NAME="Debian 12"\n') == "Debian 12"
 
 
-def test_free_memory_of_a_mac_is_counted_in_pages() -> None:
-    text = (
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
-        "Pages free:                               100.\n"
-        "Pages active:                            9999.\n"
-        "Pages inactive:                            50.\n"
-        "Pages speculative:                         10.\n"
-    )
-    assert hardware.darwin_available(text) == 160 * 16384
-    assert hardware.darwin_available("nonsense") is None
-
-
 @pytest.mark.parametrize(
     ("text", "label"),
     [("Intel(R) Xeon(R) CPU", "intel-r-xeon-r-cpu"), ("", ""), ("x" * 80, "x" * 63)],
