@@ -3,7 +3,8 @@
 Without KUBECONFIG the suite makes an embedded cluster of its own and removes it at the end. With it
 the suite uses that cluster: PIPPIN_E2E_GATEWAY_URL says where its gateway answers,
 PIPPIN_E2E_WEIGHTS_URI which weights its nodes have, and PIPPIN_E2E_SAME_MACHINE, when set, that the
-nodes' processes are seen from here.
+nodes' processes are seen from here. PIPPIN_E2E_KIND_FOLLOWS, when set, leaves out what
+hack/kind/e2e.sh is about to run in containers.
 
 When a test fails, objects, events and logs are written below PIPPIN_E2E_DUMP, a folder per test.
 """
@@ -33,9 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Not skipped but left out: hack/kind/e2e.sh runs the ones, hack/test.sh the others.
     of_the_other = "embedded" if given else "containers"
     items[:] = [item for item in items if not item.get_closest_marker(of_the_other)]
+    if "PIPPIN_E2E_KIND_FOLLOWS" in os.environ:
+        items[:] = [item for item in items if not _is_repeated_on_kind(item)]
     for item in items if given else []:
         if item.get_closest_marker("same_machine") and "PIPPIN_E2E_SAME_MACHINE" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="needs nodes on this machine"))
+
+
+def _is_repeated_on_kind(item: pytest.Item) -> bool:
+    return item.path.parent == Path(__file__).parent and not item.get_closest_marker("embedded")
 
 
 @pytest.hookimpl(wrapper=True)
