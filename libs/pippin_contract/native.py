@@ -14,6 +14,8 @@ ROOT = "PIPPIN_ROOT"
 BIND_HOST = "PIPPIN_BIND_HOST"
 PORT_PREFIX = "PIPPIN_PORT_"
 TERMINATION_LOG = "PIPPIN_TERMINATION_LOG"
+#: No kernel holds a native process to its container's limit, so the server does it by itself.
+MEMORY_LIMIT = "PIPPIN_SERVER_MEMORY_LIMIT"
 
 
 def resolve(path: str, environ: Mapping[str, str]) -> Path:

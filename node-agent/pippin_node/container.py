@@ -142,6 +142,7 @@ class Container:
         mine = context.ports.of(pod["metadata"]["uid"]).get(self.name, {})
         return {
             **context.inherited,
+            **launch.limit_env(self.spec),
             **asked,
             **launch.native_env(self.spec, self.owner.pod_dir, mine, self._bind_host),
             **launch.cluster_env(self.spec, pod, self.owner.pod_dir, context),

@@ -39,6 +39,12 @@ def native_env(
     return values
 
 
+def limit_env(container: Json) -> dict[str, str]:
+    """What a container would be held to. The Pod's own variables go before it."""
+    limit = container.get("resources", {}).get("limits", {}).get("memory")
+    return {native.MEMORY_LIMIT: limit} if limit else {}
+
+
 def cluster_env(container: Json, pod: Json, pod_dir: PodDir, context: Context) -> dict[str, str]:
     """The API server's real address, and a kubeconfig where a token is mounted."""
     host, port = context.client.host_and_port

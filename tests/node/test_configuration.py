@@ -57,7 +57,7 @@ async def test_environment_and_arguments_come_from_the_manifest_only(kubectl: Ku
             {
                 **container(env=env, envFrom=[{"configMapRef": {"name": "settings"}}]),
                 "args": ["serve", "--title", "$(GREETING)", "$$(NAME)"],
-                "resources": {"limits": {"cpu": "1500m"}},
+                "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}},
             },
         )
     )
@@ -67,6 +67,7 @@ async def test_environment_and_arguments_come_from_the_manifest_only(kubectl: Ku
     assert (values["COLOUR"], values["TOKEN"], values["CPUS"]) == ("blue", "t-1", "2")
     assert "ABSENT" not in values
     assert values["PIPPIN_BIND_HOST"] == "127.0.0.1"
+    assert values["PIPPIN_SERVER_MEMORY_LIMIT"] == "64Mi"
     assert json.loads(call(seen, "/args")) == ["serve", "--title", "hello toy", "$(NAME)"]
     assert not {name for name in values if name.startswith(("PIPPIN_NODE_", "PYTEST"))}
 
