@@ -62,6 +62,7 @@ class Dialect:
 
     def _form_for(self, tools: Tools, schema: dict[str, Any] | None) -> Form:
         if self._form is not None:
+            self._hold(self._form, tools)
             return self._form
         form = "this model's form of calls cannot be enforced: "
         if tools.must:
@@ -69,6 +70,16 @@ class Dialect:
         if schema is not None:
             raise PromptRefused(f"{form}ask for 'response_format' without tools", "response_format")
         raise PromptRefused(f"{form}leave out 'strict'", "tools")
+
+    def _hold(self, form: Form, tools: Tools) -> None:
+        """Raises PromptRefused for a promise that would be broken."""
+        for one in tools.callable:
+            if one.strict and not form.holds(one):
+                raise PromptRefused(
+                    f"this model writes arguments without JSON, so 'strict' of {one.name!r} cannot "
+                    "be kept: give each parameter one type, and words no pattern, format or length",
+                    "tools",
+                )
 
     def reader(
         self, prompt: Prompt, stops: Sequence[str], tokens: Sequence[int], *, guided: bool

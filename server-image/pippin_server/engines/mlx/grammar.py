@@ -1,6 +1,7 @@
 """Grammars, in llguidance's Lark, of answers that think, call functions or follow a schema.
 
-A family's form is known here where it writes arguments as JSON; others cannot be held to anything.
+A family's form is known here where it writes arguments as JSON, or each between tags of its own;
+others cannot be held to anything.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ Spell = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Tags:
+    """Around each argument: `before` its name, `between`, its value, and `after`. Words stand there
+    as they are, anything else as JSON."""
+
+    before: str
+    between: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
     """How a family writes calls: `start` and `opening` once, each call as `before` its name,
     `between`, its arguments and `after`, `join` between two calls, and `close` once."""
@@ -37,6 +48,13 @@ class Form:
     numbered: bool = False
     #: Nothing comes after calls: they have no end of their own.
     last: bool = False
+    #: Arguments are no JSON object, but stand one by one.
+    tags: Tags | None = None
+
+    def holds(self, function: Function) -> bool:
+        """Whether arguments in this form can be promised to follow the schema."""
+        properties = function.parameters.get("properties", {})
+        return self.tags is None or all(_is_plain(schema) for schema in properties.values())
 
 
 def form_of(parser: str, template: str) -> Form | None:
@@ -61,7 +79,49 @@ def form_of(parser: str, template: str) -> Form | None:
                 close="<|tool_calls_section_end|>",
                 numbered=True,
             )
+        case "qwen3_coder":
+            start = "<tool_call>"
+            tags = Tags("<parameter=", ">\n", "\n</parameter>\n")
+            after = "</function>\n</tool_call>"
+            return Form(start, "\n<function=", ">\n", after, f"\n{start}", tags=tags)
+        case "glm47":
+            start = "<tool_call>"
+            tags = Tags("<arg_key>", "</arg_key><arg_value>", "</arg_value>")
+            return Form(start, "", "", "</tool_call>", start, tags=tags)
+        case "minimax_m2":
+            return Form(
+                start="<minimax:tool_call>",
+                before='\n<invoke name="',
+                between='">\n',
+                after="</invoke>",
+                join="",
+                close="\n</minimax:tool_call>",
+                tags=Tags('<parameter name="', '">', "</parameter>\n"),
+            )
     return None
+
+
+#: What a parser reads as JSON when the schema says so; anything else it takes for words.
+_READ_AS_JSON = ("integer", "number", "boolean", "object", "array")
+#: What JSON schemas say of words that a grammar of tags does not follow.
+_OF_WORDS = frozenset({"pattern", "format", "minLength", "maxLength", "contentEncoding"})
+
+
+def _is_plain(schema: Any) -> bool:
+    """Of one type, which is what tells parsers how to read the value between the tags."""
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") == "string":
+        return _choices(schema) is not None or not _OF_WORDS & schema.keys()
+    return schema.get("type") in _READ_AS_JSON or _choices(schema) is not None
+
+
+def _choices(schema: dict[str, Any]) -> list[str] | None:
+    """The words of which the value must be one; None: it may be others."""
+    given = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not given or schema.get("type", "string") != "string":
+        return None
+    return given if all(isinstance(one, str) for one in given) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +200,34 @@ class _Rules:
         begin = self._spell(f"{form.before}{function.name}{':' if form.numbered else ''}")
         if form.numbered:
             begin.append("/[0-9]{1,3}/")
-        arguments = self._json(function.parameters, strict=function.strict)
-        symbols = [*begin, *self._spell(form.between), arguments, *self._spell(form.after)]
+        if form.tags is None:
+            arguments = [self._json(function.parameters, strict=function.strict)]
+        else:
+            arguments = self._tagged(f"argument_{number}", function, form.tags)
+        symbols = [*begin, *self._spell(form.between), *arguments, *self._spell(form.after)]
         return self.add(f"call_{number}", symbols)
+
+    def _tagged(self, name: str, function: Function, tags: Tags) -> list[str]:
+        """Each argument by its own rule, in the schema's order."""
+        whole, found = function.parameters, []
+        for number, (key, schema) in enumerate(whole.get("properties", {}).items()):
+            rule = f"{name}_{number}"
+            said = dict(schema) if isinstance(schema, dict) else {}
+            said |= {part: whole[part] for part in ("$defs", "definitions") if part in whole}
+            value = self._value(rule, said, tags.after, strict=function.strict)
+            begin = self._spell(f"{tags.before}{key}{tags.between}")
+            self.add(rule, [*begin, *value])
+            found.append(rule if key in whole.get("required", ()) else f"{rule}?")
+        return found
+
+    def _value(self, rule: str, schema: dict[str, Any], after: str, *, strict: bool) -> list[str]:
+        """With what ends it."""
+        end, words = self._spell(after), _choices(schema)
+        if words is not None:
+            return [f"({' | '.join(json.dumps(one) for one in words)})", *end]
+        if schema.get("type") in _READ_AS_JSON:
+            return [self._json(schema, strict=strict), *end]
+        return self._until(f"{rule}_words", end)
 
     def _until(self, name: str, end: list[str]) -> list[str]:
         """Anything up to the first `end`."""
