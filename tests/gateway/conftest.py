@@ -11,6 +11,7 @@ import yaml
 from cluster.controlplane import ControlPlane
 
 from pippin_contract import wire
+from support.certificates import Authority
 from support.gateway import Running, running_gateway
 from support.gateway_world import World
 from support.redis import Redis, running_redis
@@ -34,6 +35,12 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
         total_timeout_seconds=3,
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who vouches for providers outside."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

@@ -6,148 +6,19 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pytest
 
 from pippin_server.hardware import amd, apple, cpu, nvidia, report
-from pippin_server.hardware.budget import Budget, budget
-from pippin_server.hardware.cgroups import Limits, limits
 from pippin_server.hardware.choice import choose
 from pippin_server.hardware.detect import detect
 from pippin_server.hardware.facts import Accelerator, Cpu, Hardware, Memory
 from pippin_server.hardware.machine import ThisMachine
 from pippin_server.hardware.watch import Watch
 from support.eventually import eventually
+from support.machines import M3_MAX, Recorded
 
 GIB = 2**30
-
-
-@dataclass
-class Recorded:
-    """A machine of which somebody wrote down the files and what programs printed."""
-
-    files: dict[str, str] = field(default_factory=dict)
-    prints: dict[str, str] = field(default_factory=dict)
-    system: str = "Linux"
-    architecture: str = "x86_64"
-
-    def read(self, path: str) -> str:
-        return self.files.get(path, "")
-
-    def names(self, directory: str) -> Sequence[str]:
-        inside = [path for path in self.files if path.startswith(directory + "/")]
-        return sorted({path[len(directory) + 1 :].partition("/")[0] for path in inside})
-
-    def run(self, *command: str) -> str:
-        return self.prints.get(" ".join(command), "")
-
-    def cpus(self) -> tuple[int, int]:
-        return 8, 8
-
-
-# --- control groups
-
-V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw,nsdelegate\n"
-V1 = (
-    "34 32 0:29 {root} /sys/fs/cgroup/memory ro,nosuid master:15 - cgroup cgroup rw,memory\n"
-    "35 32 0:30 {root} /sys/fs/cgroup/cpu,cpuacct ro master:16 - cgroup cgroup rw,cpu,cpuacct\n"
-)
-POD = "/kubepods/burstable/pod1234/abcd"
-GROUPS_V1 = f"11:memory:{POD}\n5:cpu,cpuacct:{POD}\n1:name=systemd:{POD}\n"
-NONE_V1 = "9223372036854771712"
-
-CGROUPS = {
-    "a container of version 2": (
-        {
-            "/proc/self/cgroup": "0::/\n",
-            "/proc/self/mountinfo": V2,
-            "/sys/fs/cgroup/memory.max": "2147483648\n",
-            "/sys/fs/cgroup/cpu.max": "150000 100000\n",
-        },
-        Limits(2 * GIB, 1.5),
-    ),
-    "version 2 without a limit": (
-        {
-            "/proc/self/cgroup": "0::/\n",
-            "/proc/self/mountinfo": V2,
-            "/sys/fs/cgroup/memory.max": "max\n",
-            "/sys/fs/cgroup/cpu.max": "max 100000\n",
-        },
-        Limits(None, None),
-    ),
-    "a slice above that holds less": (
-        {
-            "/proc/self/cgroup": "0::/system.slice/pippin.service\n",
-            "/proc/self/mountinfo": V2,
-            "/sys/fs/cgroup/system.slice/pippin.service/memory.max": "8589934592\n",
-            "/sys/fs/cgroup/system.slice/memory.max": "4294967296\n",
-            "/sys/fs/cgroup/system.slice/cpu.max": "400000 100000\n",
-        },
-        Limits(4 * GIB, 4.0),
-    ),
-    "a container of version 1 with the host's names": (
-        {
-            "/proc/self/cgroup": GROUPS_V1,
-            "/proc/self/mountinfo": V1.format(root=POD),
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes": "3221225472\n",
-            "/sys/fs/cgroup/memory/memory.stat": f"cache 4096\nhierarchical_memory_limit {GIB}\n",
-            "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000\n",
-            "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-        },
-        Limits(GIB, 2.0),
-    ),
-    "version 1 without a limit": (
-        {
-            "/proc/self/cgroup": GROUPS_V1,
-            "/proc/self/mountinfo": V1.format(root="/"),
-            f"/sys/fs/cgroup/memory{POD}/memory.limit_in_bytes": NONE_V1,
-            f"/sys/fs/cgroup/memory{POD}/memory.stat": f"hierarchical_memory_limit {NONE_V1}\n",
-            f"/sys/fs/cgroup/cpu,cpuacct{POD}/cpu.cfs_quota_us": "-1\n",
-        },
-        Limits(None, None),
-    ),
-    "no control groups": ({}, Limits(None, None)),
-    "nonsense": (
-        {"/proc/self/cgroup": "::::\nx", "/proc/self/mountinfo": "1 2\n - \n - cgroup2"},
-        Limits(None, None),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CGROUPS)
-def test_the_control_groups_limits_are_what_the_container_may_use(name: str) -> None:
-    files, expected = CGROUPS[name]
-    assert limits(Recorded(files)) == expected
-
-
-@pytest.mark.parametrize(
-    ("limit", "told", "expected"),
-    [
-        ("max", None, Budget(16 * GIB, "this machine has")),
-        (str(2 * GIB), None, Budget(2 * GIB, "the limit of this container is")),
-        (str(2 * GIB), 3 * GIB, Budget(2 * GIB, "the limit of this container is")),
-        (str(2 * GIB), GIB, Budget(GIB, "the setting memory_limit is")),
-        (str(2 * GIB), 2 * GIB, Budget(2 * GIB, "the setting memory_limit is")),
-        ("max", 99 * GIB, Budget(16 * GIB, "this machine has")),
-    ],
-)
-def test_the_least_of_all_limits_is_what_a_server_may_take(
-    limit: str, told: int | None, expected: Budget
-) -> None:
-    files = {
-        "/proc/meminfo": f"MemTotal: {16 * 2**20} kB\n",
-        "/proc/self/cgroup": "0::/\n",
-        "/proc/self/mountinfo": V2,
-        "/sys/fs/cgroup/memory.max": limit,
-    }
-    assert budget(told, Recorded(files)) == expected
-
-
-def test_a_server_on_a_mac_may_take_what_metal_may() -> None:
-    mac = Recorded(prints=M3_MAX, system="Darwin", architecture="arm64")
-    assert budget(None, mac) == Budget(48 * GIB, "the GPU may use (Metal)")
-    assert budget(None, Recorded()) == Budget(0, "nobody says")
 
 
 # --- processors
@@ -192,29 +63,6 @@ CPU part\t: 0xd40
 )
 def test_processors_on_linux(cpuinfo: str, name: str, vectors: list[str]) -> None:
     assert cpu.linux(cpuinfo) == (name, vectors)
-
-
-M3_MAX = {
-    "sysctl machdep.cpu hw.optional": (
-        "machdep.cpu.cores_per_package: 16\n"
-        "machdep.cpu.brand_string: Apple M3 Max\n"
-        "hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_BF16: 1\n"
-        "hw.optional.arm.FEAT_I8MM: 1\nhw.optional.arm.FEAT_SME: 0\n"
-        "hw.optional.arm.AdvSIMD: 1\nhw.optional.arm.FEAT_FP16: 1\nhw.optional.neon: 1\n"
-    ),
-    "sysctl -n hw.memsize": "68719476736\n",
-    "sysctl machdep.cpu.brand_string": "machdep.cpu.brand_string: Apple M3 Max\n",
-    "sysctl hw.memsize": "hw.memsize: 68719476736\n",
-    "sysctl iogpu.wired_limit_mb": "iogpu.wired_limit_mb: 0\n",
-    "sysctl kern.osproductversion": "kern.osproductversion: 15.3.1\n",
-    "vm_stat": (
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
-        "Pages free:                              100000.\n"
-        "Pages active:                           1500000.\n"
-        "Pages inactive:                          200000.\n"
-        "Pages speculative:                        10000.\n"
-    ),
-}
 
 
 def test_a_mac_is_a_chip_with_one_memory_of_which_metal_takes_a_part() -> None:
