@@ -28,13 +28,15 @@ class Hub:
 
 
 @contextmanager
-def hub(repository: str, files: Path, token: str | None = None) -> Iterator[Hub]:
+def hub(
+    repository: str, files: Path, token: str | None = None, host: str = "127.0.0.1"
+) -> Iterator[Hub]:
     state = Hub(repository, files, token)
 
     class Handler(_Handler):
         hub = state
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     with serving(server) as state.url:
         yield state
 

@@ -36,6 +36,7 @@ PATHS = {
     "services": "/api/v1",
     "configmaps": "/api/v1",
     "secrets": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
     "pods": "/api/v1",
     "events": "/apis/events.k8s.io/v1",
 }

@@ -14,7 +14,7 @@ def serving(server: HTTPServer) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield "http://{}:{}".format(*server.socket.getsockname())
     finally:
         server.shutdown()
         server.server_close()

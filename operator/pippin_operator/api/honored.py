@@ -37,6 +37,13 @@ def blocking(spec: ModelDeploymentSpec) -> tuple[str, ...]:
     return tuple(found)
 
 
+def keeps_weights(spec: ModelDeploymentSpec) -> bool:
+    """Whether there is anything for a volume to keep, and a node that can mount one: Macs have a
+    cache that outlives Pods, and no volumes."""
+    scheme = (spec.model.uri or "").partition("://")[0]
+    return scheme not in ("", "file", "pvc") and spec.accelerator.type != "apple"
+
+
 def _is_amd(spec: ModelDeploymentSpec) -> bool:
     return spec.accelerator.type == "amd" and engine(spec) == "vllm"
 
@@ -68,7 +75,7 @@ _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
     ("promptCache", lambda s: s.prompt_cache and not _keeps_prompts(s)),
     # vLLM takes what memory it is given for keys and values, running and kept, in one.
     ("promptCache.maxBytes", lambda s: engine(s) == "vllm" and _caps_prompt_cache(s)),
-    ("storage", lambda s: s.storage),
+    ("storage", lambda s: s.storage and not keeps_weights(s)),
     ("auth.required", lambda s: s.auth and not s.auth.required),
 )
 #: Of Pods and weights, which a model of a provider has none of.

@@ -52,6 +52,7 @@ SERVICE = Resource("v1", "Service", "services")
 CONFIGMAP = Resource("v1", "ConfigMap", "configmaps")
 POD = Resource("v1", "Pod", "pods")
 SECRET = Resource("v1", "Secret", "secrets")
+CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT = Resource("events.k8s.io/v1", "Event", "events")
 SERVICEMONITOR = Resource("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
 

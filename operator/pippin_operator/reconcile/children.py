@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 #: and a field of theirs that we want no more can only go if it was applied.
 _CREATED = (CONFIGMAP, SERVICE)
 #: Seconds after which a name that somebody else's object has is tried again.
-_NAME_IN_USE = 15.0
+NAME_IN_USE = 15.0
 
 
 class NameInUse(NotYet):
@@ -86,7 +86,7 @@ async def _first(deps: Deps, owner: Manifest, manifest: Manifest, resource: Reso
     raise NameInUse(
         f"{resource.kind} {metadata['name']} exists and is not Pippin's: delete it, or choose"
         f" another name for this {owner['kind']}",
-        after=_NAME_IN_USE,
+        after=NAME_IN_USE,
     )
 
 

@@ -18,7 +18,7 @@ from ..render.context import Model
 from ..status import fallbacks
 from ..status.modeldeployment import Seen, Wanted, derive
 from ..status.pods import Trouble, is_creating
-from . import providers
+from . import providers, storage
 from .children import NameInUse, settle
 from .complaints import complaint
 from .deps import Deps
@@ -47,6 +47,7 @@ async def reconcile(deps: Deps, ref: Ref) -> float | None:
     try:
         provider = await providers.settle(deps, model)
         await settle(deps, live, render(model, deps.context))
+        await storage.settle(deps, model)
     except (ApiError, NameInUse) as error:
         failure = error
     creating = [pod for pod in deps.store.children(ref, POD.plural) if is_creating(pod)]

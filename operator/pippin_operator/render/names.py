@@ -19,6 +19,10 @@ def config_map(model: Model) -> str:
     return f"{model.name}-server"
 
 
+def claim(model: Model) -> str:
+    return f"{model.name}-weights"
+
+
 def selector(model: Model) -> dict[str, str]:
     return {wire.LABEL_NAME: wire.SERVER_APP, wire.LABEL_INSTANCE: model.name}
 

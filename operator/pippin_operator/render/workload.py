@@ -11,7 +11,7 @@ from pippin_contract.units import seconds
 from ..api.honored import engine
 from ..api.modeldeployment import PodTemplate, Resources
 from ..api.resources import Manifest
-from . import names
+from . import names, storage
 from .context import Model, RenderContext
 from .placement import Placement, place
 from .serverconfig import config_hash
@@ -29,7 +29,7 @@ def workload(model: Model, ctx: RenderContext) -> Manifest:
     startup = seconds(model.spec.probes.startup_timeout)
     spec: dict[str, Any] = {
         "selector": {"matchLabels": names.selector(model)},
-        "strategy": placement.strategy,
+        "strategy": storage.strategy(model, placement.strategy),
         "revisionHistoryLimit": 2,
         "progressDeadlineSeconds": ceil(startup) + _ROLLOUT_SLACK,
         "template": {"metadata": _pod_metadata(model, ctx), "spec": _pod(model, ctx, placement)},
@@ -67,7 +67,7 @@ def _pod(model: Model, ctx: RenderContext, placement: Placement) -> dict[str, An
             *placement.tolerations,
             *(t.model_dump(by_alias=True, exclude_none=True) for t in spec.tolerations),
         ],
-        "affinity": spec.affinity,
+        "affinity": storage.affinity(model),
         "priorityClassName": spec.priority_class_name,
         "runtimeClassName": spec.runtime_class_name,
         "securityContext": {
@@ -82,7 +82,7 @@ def _pod(model: Model, ctx: RenderContext, placement: Placement) -> dict[str, An
         "volumes": [
             {"name": "config", "configMap": {"name": names.config_map(model)}},
             {"name": "tmp", "emptyDir": {}},
-            {"name": "cache", "emptyDir": {}},
+            storage.cache(model),
             *_shared_memory(model),
             *weights(spec.model).volumes,
             *template.volumes,

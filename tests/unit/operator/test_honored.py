@@ -39,7 +39,9 @@ REPORTED = [
     ({"promptCache": {}, "engine": {"type": "echo"}}, "promptCache"),
     ({"promptCache": {}, "model": {"task": "embedding"}}, "promptCache"),
     ({"promptCache": {"maxBytes": "1Gi"}, "engine": {"type": "vllm"}}, "promptCache.maxBytes"),
-    ({"storage": {}}, "storage"),
+    ({"storage": {}, "accelerator": {"type": "apple"}}, "storage"),
+    ({"storage": {}, "model": {"uri": "pvc://claim/x"}}, "storage"),
+    ({"storage": {}, "engine": {"type": "echo"}, "model": {"uri": None}}, "storage"),
     ({"auth": {"required": False}}, "auth.required"),
 ]
 HONORED = [
@@ -64,6 +66,7 @@ HONORED = [
     {"promptCache": {"enabled": True, "maxBytes": "2Gi"}, "engine": {"type": "vllm"}},
     {"promptCache": {"enabled": False}, "engine": {"type": "vllm"}},
     {"auth": {"required": True}},
+    {"storage": {"retain": False}},
     {"autoscaling": {"minReplicas": 0, "maxReplicas": 2, "scaleDownDelay": "5m"}},
     {"replicas": 3, "suspend": True, "nodeSelector": {"a": "b"}},
     {"model": {"name": "x", "aliases": ["y"], "contextLength": 5}},

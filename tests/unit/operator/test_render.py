@@ -382,3 +382,26 @@ def test_rendering_is_total(accelerator, replicas, args, uri):
     )
     for manifest in render(model, CONTEXT):
         assert manifest["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+
+
+def test_weights_are_kept_on_a_volume_when_one_is_asked_for():
+    assert volume("cache") == {"name": "cache", "emptyDir": {}}
+    kept = {"name": "cache", "persistentVolumeClaim": {"claimName": "qwen-weights"}}
+    assert volume("cache", storage={}) == kept
+    assert volume("cache", storage={}, model={"uri": "pvc://mine/x"})["emptyDir"] == {}
+
+
+def test_pods_that_share_a_volume_of_one_node_would_rather_be_there():
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    (term,) = pod(storage={})["affinity"]["podAffinity"][preferred]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert "affinity" not in pod(storage={"accessMode": "ReadWriteMany"})
+    mine = {"podAffinity": {preferred: []}, "nodeAffinity": {"a": {}}}
+    assert pod(storage={}, affinity=mine)["affinity"] == mine
+
+
+@pytest.mark.parametrize(("mode", "strategy"), [("ReadWriteOncePod", "Recreate"), (None, None)])
+def test_a_volume_for_one_pod_alone_is_let_go_first(mode: str | None, strategy: str | None):
+    storage = {"storage": {"accessMode": mode}} if mode else {}
+    deployment = child(a_model(accelerator={"type": "cpu"}, **storage), "Deployment")
+    assert deployment["spec"]["strategy"]["type"] == (strategy or "RollingUpdate")
