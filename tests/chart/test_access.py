@@ -27,6 +27,7 @@ OPERATOR: Rights = {
     ("", "configmaps"): READ | {"create", "patch", "delete"},
     ("monitoring.coreos.com", "servicemonitors"): {"get", "list", "create", "patch", "delete"},
     ("", "pods"): FOLLOW,
+    ("", "persistentvolumeclaims"): {"get", "create", "patch"},
     ("", "secrets"): {"get", "create", "patch"},
     ("events.k8s.io", "events"): {"list", "create"},
 }
