@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,7 +23,9 @@ from pippin_edge.access_log import LineWriter
 from pippin_edge.limits.memory import MemoryStore
 from pippin_edge.serving import Drain, bind, serve, stop_on_signals
 
+from . import answers
 from .admin import AdminToken
+from .answers import SharedAnswers
 from .app import Parts, create_app
 from .cache import ResponseCache
 from .catalog.credentials import ProviderKeys
@@ -69,8 +72,11 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop)
     telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
-    limits, ledger = _counting(settings)
-    cache, waiting = ResponseCache(time.monotonic), Waiting()
+    name, waiting = secrets.token_hex(8), Waiting()  # the name is new each time it starts
+    limits, ledger = _counting(settings, name)
+    signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
+    shared = _shared_answers(settings, signing, name)
+    cache = ResponseCache(time.monotonic, shared=shared)
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
@@ -83,7 +89,6 @@ async def run(settings: Settings) -> int:
     store = CatalogStore(changed, max_staleness=settings.config.max_staleness_seconds)
     traces = settings.config.traces_url
     exporter = Exporter(traces, telemetry.traces_dropped.inc) if traces else None
-    signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
     keeper = _keeper(settings, store, signing, telemetry)
     provider_keys = ProviderKeys()
     writer = LineWriter(_stdout)
@@ -121,6 +126,8 @@ async def run(settings: Settings) -> int:
     work = [watching, keeper.run(), limits.run(), ledger.run()]
     if exporter is not None:
         work.append(exporter.run())
+    if shared is not None:
+        work.append(shared.run())
     async with _background(*files, *work):
         await serve(gateway.app, listener, stop, drain)
         await ledger.close()
@@ -143,14 +150,21 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-def _counting(settings: Settings) -> tuple[Store, Ledger]:
-    """Where limits and usage are counted. This gateway's name is new each time it starts."""
+def _counting(settings: Settings, name: str) -> tuple[Store, Ledger]:
+    """Where limits and usage are counted."""
     local = MemoryStore()
     if settings.redis is None:
         return LocalStore(local), LocalLedger()
-    away, name = settings.config.redis_away, secrets.token_hex(8)
-    shared = SharedStore(settings.redis, local, gateway=name, away=away)
+    shared = SharedStore(settings.redis, local, gateway=name, away=settings.config.redis_away)
     return shared, SharedLedger(shared.redis, gateway=name)
+
+
+def _shared_answers(settings: Settings, signing: SigningKey, name: str) -> SharedAnswers | None:
+    """What the gateways keep for each other."""
+    if settings.redis is None:
+        return None
+    key = partial(signing.derived, answers.PURPOSE)
+    return SharedAnswers(settings.redis, key, time.monotonic, gateway=name)
 
 
 def _keeper(

@@ -69,7 +69,7 @@ class Admin:
             )
         if path.startswith(CACHE_PATH):
             model = path.removeprefix(CACHE_PATH)
-            await answer_json(send, {"model": model, "forgotten": self._cache.forget(model)})
+            await answer_json(send, {"model": model, "forgotten": await self._cache.forget(model)})
         elif path == USAGE_PATH:
             await self._usage(scope, send)
         elif path == DEMAND_PATH:

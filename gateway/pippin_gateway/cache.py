@@ -1,7 +1,7 @@
 """Equal requests, answered from memory: where a model asks for it, and where there is one answer.
 
 Bounded by entries of a model, by bytes of all, and by age. What a changed ModelDeployment had
-answered before is not given any more.
+answered before is not given any more. What is not in this gateway's memory may be in Redis.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from pippin_edge.asgi import Headers, Message, Send
 
+from .answers import SharedAnswers, Stored
 from .catalog.model import ApiKey, CachePolicy, Model
 
 #: Bytes of one answer, and of all together.
@@ -29,15 +30,6 @@ _MEDIA = frozenset({"/v1/images/generations", "/v1/images/edits", "/v1/audio/tra
 _IDLE = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 
 
-class Stored(NamedTuple):
-    """An answer as a client got it; `request_id` is that client's; `until` is monotonic."""
-
-    headers: Headers
-    body: bytes
-    request_id: str
-    until: float
-
-
 def digest(path: str, asked: dict[str, Any], key: ApiKey, model: Model) -> bytes | None:
     """What equal requests have in common; None: asked twice, it may have two answers."""
     if path in _MEDIA:  # an answer's URLs end before it does
@@ -45,7 +37,7 @@ def digest(path: str, asked: dict[str, Any], key: ApiKey, model: Model) -> bytes
     if not (path.endswith("/embeddings") or has_one_answer(asked)):
         return None
     said = {name: value for name, value in asked.items() if name not in _IDLE}
-    whole = [key.namespace, model.ref, path, said]
+    whole = [key.namespace, model.ref, model.spec.version, path, said]
     return sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -71,11 +63,19 @@ class _Shelf:
 class ResponseCache:
     """Of one gateway."""
 
-    def __init__(self, now: Callable[[], float], most_bytes: int = ALL_BYTES) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        most_bytes: int = ALL_BYTES,
+        shared: SharedAnswers | None = None,
+    ) -> None:
         self._now = now
         self._most_bytes = most_bytes
+        self._shared = shared
         self._shelves: dict[str, _Shelf] = {}
         self._flights: dict[bytes, asyncio.Future[None]] = {}
+        if shared is not None:
+            shared.on_forgotten = self._drop
 
     @property
     def held(self) -> int:
@@ -94,23 +94,51 @@ class ResponseCache:
         shelf.answers.move_to_end(name)
         return stored
 
+    async def find(self, name: bytes, model: Model, policy: CachePolicy) -> Stored | None:
+        """The same, also from other gateways' answers."""
+        stored = self.get(name, model)
+        if stored is None and self._shared is not None:
+            shelf = self._shelf(model)
+            stored = await self._shared.recall(name, model.ref)
+            if stored is not None and self._shelves.get(model.ref) is shelf:
+                self._hold(name, shelf, policy, stored)
+        return stored
+
+    def recorder(self, send: Send, request_id: str, model: Model) -> Recorder:
+        """Of an answer that is asked for now."""
+        return Recorder(send, request_id, self._shelf(model))
+
     def put(self, name: bytes, model: Model, policy: CachePolicy, answer: Recorder) -> None:
-        """Keep an answer that came whole; others go when there are too many."""
-        if answer.body is None or len(answer.body) > self._most_bytes:
+        """Keep an answer that came whole, if none were forgotten since it was asked for."""
+        shelf = self._shelves.get(model.ref)
+        if answer.body is None or shelf is not answer.shelf:
             return
-        shelf = self._shelf(model)
-        shelf.drop(name)
         until = self._now() + policy.ttl
-        shelf.answers[name] = Stored(answer.headers, answer.body, answer.request_id, until)
-        shelf.size += len(answer.body)
+        stored = Stored(answer.headers, answer.body, answer.request_id, until)
+        self._hold(name, answer.shelf, policy, stored)
+        if self._shared is not None:
+            self._shared.keep(name, model.ref, policy, stored)
+
+    def _hold(self, name: bytes, shelf: _Shelf, policy: CachePolicy, stored: Stored) -> None:
+        """In memory; others go when there are too many."""
+        if len(stored.body) > self._most_bytes:
+            return
+        shelf.drop(name)
+        shelf.answers[name] = stored
+        shelf.size += len(stored.body)
         while len(shelf.answers) > policy.entries:
             shelf.drop(next(iter(shelf.answers)))
         while self.held > self._most_bytes:
             largest = max(self._shelves.values(), key=lambda one: one.size)
             largest.drop(next(iter(largest.answers)))
 
-    def forget(self, ref: str) -> int:
-        """All answers of a model; how many there were."""
+    async def forget(self, ref: str) -> int:
+        """All answers of a model; how many there were. Raises errors.NotReady when only this
+        gateway could."""
+        gone = self._drop(ref)
+        return gone if self._shared is None else max(gone, await self._shared.forget(ref))
+
+    def _drop(self, ref: str) -> int:
         shelf = self._shelves.pop(ref, None)
         return len(shelf.answers) if shelf else 0
 
@@ -144,8 +172,9 @@ class ResponseCache:
 class Recorder:
     """Passes an answer on and remembers it; `body` is None until a good one has come whole."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, shelf: _Shelf) -> None:
         self._send = send
+        self.shelf = shelf
         self._parts: list[bytes] = []
         self._size = 0
         self._good = False

@@ -16,7 +16,7 @@ from pippin_edge.asgi import Receive, Scope, Send, header
 
 from . import forms
 from .attempt import GOING, Attempts, Deps
-from .cache import Recorder, digest, has_one_answer, replay
+from .cache import digest, has_one_answer, replay
 from .call import Call, read_json, sent
 from .catalog.model import ApiKey, CachePolicy, Model, Replica
 from .explain import Passed, Trace
@@ -135,7 +135,7 @@ class Proxy:
         return Deadlines(times, began, asked.get("stream") is True)
 
     async def _answer_once(self, call: Call, policy: CachePolicy, send: Send) -> None:
-        """From memory, if it was answered before. Streams do not wait for another's."""
+        """As before, if it was answered before. Streams do not wait for another's."""
         cache, model = self._deps.cache, call.model
         name = digest(call.scope["path"], call.asked, call.key, model)
         if name is None:
@@ -151,13 +151,13 @@ class Proxy:
         self, call: Call, name: bytes, policy: CachePolicy, send: Send
     ) -> None:
         cache, model = self._deps.cache, call.model
-        stored = cache.get(name, model)
+        stored = await cache.find(name, model, policy)
         call.fields["cache"] = "hit" if stored else "miss"
         self._deps.telemetry.response_cache(model.ref, call.fields["cache"]).inc()
         if stored is not None:
             await replay(stored, send, call.request_id, call.grants[0].headers)
             return
-        recorder = Recorder(send, call.request_id)
+        recorder = cache.recorder(send, call.request_id, model)
         await self._answer(call, recorder)
         if not (call.failed or call.trace.passed_over or call.early):
             cache.put(name, model, policy, recorder)

@@ -19,6 +19,7 @@ class SigningKey:
         self.file = SecretFile(directory / SIGNING_CURRENT, self._take)
         self._clock = clock
         self._signer: Signer | None = None
+        self._derived: dict[bytes, bytes] = {}
 
     @property
     def ready(self) -> bool:
@@ -32,7 +33,9 @@ class SigningKey:
 
     def derived(self, purpose: bytes) -> bytes | None:
         """A secret of the same key for another purpose; None while there is no key."""
-        return None if self._signer is None else self._signer.derived(purpose)
+        if purpose not in self._derived and self._signer is not None:
+            self._derived[purpose] = self._signer.derived(purpose)
+        return self._derived.get(purpose)
 
     def _take(self, pem: bytes) -> None:
-        self._signer = Signer(pem, self._clock.wall)
+        self._signer, self._derived = Signer(pem, self._clock.wall), {}

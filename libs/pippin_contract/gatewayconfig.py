@@ -36,7 +36,8 @@ class GatewayConfig(Frozen):
     stream_idle_timeout_seconds: float = Field(default=120, gt=0)
     total_timeout_seconds: float = Field(default=300, gt=0)
     drain_timeout_seconds: float = Field(default=60, ge=0)
-    #: redis://HOST:6379/0 or rediss://…: where all gateways count limits; empty: each for itself.
+    #: redis://HOST:6379/0 or rediss://…: where all gateways count limits and keep answers; empty:
+    #: each for itself.
     redis_url: str = ""
     redis_secret_dir: str = REDIS_SECRET_DIR
     #: What holds while Redis is away: this gateway's share of every limit, no limit, or no request.

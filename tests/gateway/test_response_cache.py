@@ -13,7 +13,7 @@ import pytest
 
 from pippin_edge.asgi import Message
 from pippin_edge.clock import Clock
-from pippin_gateway.cache import ENTRY_BYTES, Recorder, ResponseCache, digest
+from pippin_gateway.cache import ENTRY_BYTES, ResponseCache, digest
 from pippin_gateway.catalog.model import ApiKey, CachePolicy, Model, ModelSpec
 from support.eventually import eventually
 from support.gateway import (
@@ -194,27 +194,29 @@ def a_model(name: str) -> Model:
     return Model(ModelSpec("team-a", name, name), (), f"team-a/{name}")
 
 
-async def recorded(body: bytes, *, status: int = 200, ends: bool = True) -> Recorder:
+async def keep(cache: ResponseCache, name: bytes, model: Model, body: bytes, **over: Any) -> None:
     async def nowhere(message: Message) -> None:
         pass
 
-    recorder = Recorder(nowhere, "id")
-    await recorder({"type": "http.response.start", "status": status, "headers": []})
-    await recorder({"type": "http.response.body", "body": body, "more_body": not ends})
-    return recorder
+    recorder = cache.recorder(nowhere, "id", model)
+    head, last = {"status": 200, "headers": []}, {"body": body, "more_body": False}
+    for kind, message in (("start", head), ("body", last)):
+        told = {name: over.get(name, value) for name, value in message.items()}
+        await recorder({"type": f"http.response.{kind}", **told})
+    cache.put(name, model, POLICY, recorder)
 
 
 async def test_what_is_kept_is_bounded_by_entries_and_by_bytes() -> None:
     cache = ResponseCache(lambda: 0, most_bytes=100)
     one, two = a_model("one"), a_model("two")
     for number in range(5):
-        cache.put(b"%d" % number, one, POLICY, await recorded(b"x" * 10))
+        await keep(cache, b"%d" % number, one, b"x" * 10)
     assert [bool(cache.get(b"%d" % number, one)) for number in range(5)] == [False] * 2 + [True] * 3
-    cache.put(b"big", two, POLICY, await recorded(b"x" * 70))
+    await keep(cache, b"big", two, b"x" * 70)
     assert cache.held == 100
-    cache.put(b"more", one, POLICY, await recorded(b"x" * 10))
+    await keep(cache, b"more", one, b"x" * 10)
     assert cache.held <= 100 and cache.get(b"more", one)
-    cache.put(b"too big", two, POLICY, await recorded(b"x" * 101))
+    await keep(cache, b"too big", two, b"x" * 101)
     assert cache.get(b"too big", two) is None and cache.held <= 100
     cache.retain(frozenset({"team-a/two"}))
     assert cache.get(b"more", one) is None
@@ -222,13 +224,13 @@ async def test_what_is_kept_is_bounded_by_entries_and_by_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("body", "more"),
-    [(b"x", {"status": 400}), (b"x", {"ends": False}), (b"x" * (ENTRY_BYTES + 1), {})],
+    [(b"x", {"status": 400}), (b"x", {"more_body": True}), (b"x" * (ENTRY_BYTES + 1), {})],
 )
 async def test_only_whole_good_answers_of_a_sane_size_are_kept(
     body: bytes, more: dict[str, Any]
 ) -> None:
     cache, model = ResponseCache(lambda: 0), a_model("one")
-    cache.put(b"name", model, POLICY, await recorded(body, **more))
+    await keep(cache, b"name", model, body, **more)
     assert cache.held == 0
 
 

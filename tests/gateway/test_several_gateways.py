@@ -13,13 +13,14 @@ import pytest
 
 from pippin_contract.apikeys import MintedKey
 from support.eventually import eventually
-from support.gateway import new_key
+from support.gateway import ADMIN_TOKEN, new_key
 from support.gateway_process import Process, ask, gateway_processes
 from support.gateway_world import World
 from support.redis import PASSWORD, Redis
 from support.upstreams import upstream
 
 GATEWAYS, CLIENTS = 4, 64
+HELD = "pippin_gateway_response_cache_bytes "
 
 
 @pytest.fixture
@@ -48,16 +49,30 @@ async def burst(gateways: list[Process], key: MintedKey, each: int) -> Counter[i
     return seen
 
 
-async def test_never_one_request_too_many(world: World, gateways: list[Process]) -> None:
-    key = new_key()
+async def test_never_one_request_too_many_and_answers_for_all(
+    world: World, gateways: list[Process], redis: Redis
+) -> None:
+    key, another = new_key(), new_key()
     async with upstream() as replica:
         world.key(key, limits={"rpm": 100})
-        world.model()
+        world.key(another, "another")
+        world.model(responseCache={"enabled": True})
         world.pod("qwen-0", replica.port)
-        await eventually(lambda: knows(gateways, key), within=10)
+        await eventually(lambda: knows(gateways, key, another), within=10)
         seen = await burst(gateways, key, 5)
         assert seen == {200: 100, 429: CLIENTS * 5 - 100}
         assert len(replica.requests) == 100
+        await ask(gateways[0], another, temperature=0)
+        await eventually(lambda: redis.ask("KEYS", "pippin:answer:*"))
+        for gateway in gateways:
+            answered = await ask(gateway, another, temperature=0)
+            assert answered.headers["x-pippin-cache"] == "hit"
+        assert len(replica.requests) == 101
+        admin = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+        path = f"/admin/cache/{world.namespace}/qwen"
+        assert (await gateways[1].http.delete(path, headers=admin)).status_code == 200
+        await eventually(lambda: held(gateways), until=lambda size: size == 0, within=5)
+        assert "x-pippin-cache" not in (await ask(gateways[2], another, temperature=0)).headers
 
 
 async def test_without_redis_each_lets_its_share_in_and_then_they_share_again(
@@ -84,6 +99,13 @@ async def test_without_redis_each_lets_its_share_in_and_then_they_share_again(
         assert (await burst(gateways, later, 2))[200] == 40
     for gateway in gateways:
         assert PASSWORD not in gateway.log.read_text()
+
+
+async def held(gateways: list[Process]) -> float:
+    """Bytes of answers in the gateways' memories."""
+    pages = [(await gateway.get("/metrics")).text for gateway in gateways]
+    lines = [line for page in pages for line in page.splitlines()]
+    return sum(float(line.split()[1]) for line in lines if line.startswith(HELD))
 
 
 async def test_a_key_that_ends_is_refused_by_all_within_a_second(

@@ -176,7 +176,7 @@ async def running_gateway(
     **config: Any,
 ) -> AsyncIterator[Running]:
     """One key for every model, one model `qwen` without replicas; keywords go into the config,
-    but for `api_server`: host and port of what is no provider."""
+    but for `api_server`: host and port of what is no provider, and `answers`: SharedAnswers."""
     pool, telemetry, breakers, ledger = Pool(), Telemetry(), Breakers(), LocalLedger(clock)
 
     def changed(catalog: Catalog) -> None:
@@ -186,8 +186,9 @@ async def running_gateway(
         telemetry.catalog_changed(catalog)
         waiting.look(catalog)
 
-    admin, cache = admin_token(directory), ResponseCache(clock.monotonic)
-    waiting, api_server = Waiting(), config.pop("api_server", ("", 0))
+    answers, api_server = config.pop("answers", None), config.pop("api_server", ("", 0))
+    admin, cache = admin_token(directory), ResponseCache(clock.monotonic, shared=answers)
+    waiting = Waiting()
     told, provider_keys = GatewayConfig(**config), ProviderKeys()
     networks = addresses.networks(told.provider_networks)
     store = CatalogStore(changed, clock, told.max_staleness_seconds)

@@ -111,12 +111,16 @@ async def gateway_processes(
 ) -> AsyncIterator[list[Process]]:
     """So many that count limits together; ready."""
     async with contextlib.AsyncExitStack() as stack:
-        made = []
+        made, pem = [], signing_pem()
         for number in range(count):
             root = directory / f"gateway-{number}"
-            secrets = root / wire.REDIS_SECRET_DIR.lstrip("/")
-            secrets.mkdir(parents=True)
-            (secrets / "password").write_text(PASSWORD)
+            for place, name, content in (
+                (wire.REDIS_SECRET_DIR, "password", PASSWORD.encode()),
+                (wire.SIGNING_KEY_DIR, wire.SIGNING_CURRENT, pem),
+            ):
+                secret = root / place.lstrip("/")
+                secret.mkdir(parents=True)
+                (secret / name).write_bytes(content)
             starting = gateway_process(root, kubeconfig, redisUrl=redis.url)
             made.append(await stack.enter_async_context(starting))
         for process in made:

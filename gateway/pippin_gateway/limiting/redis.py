@@ -82,18 +82,23 @@ def script(name: str) -> tuple[bytes, bytes]:
     return text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 
 
-SCRIPTS = ("take", "settle", "alive", "restore", "tally")
+SCRIPTS = ("take", "settle", "alive", "restore", "tally", "keep", "recall", "forget")
 
 
 class Redis:
-    """`run` connects, and again, until it is cancelled."""
+    """`run` connects, and again, until it is cancelled. `use` is for the log."""
 
     def __init__(
-        self, where: Address, on_connected: Callable[[], Awaitable[object]], gateway: str
+        self,
+        where: Address,
+        on_connected: Callable[[], Awaitable[object]],
+        gateway: str,
+        use: str = "limits",
     ) -> None:
         self._where = where
         self._on_connected = on_connected
         self._gateway = gateway.encode()
+        self._use = use
         self._link: _Link | None = None
         self._greeted = False
         #: How many gateways there were when last counted.
@@ -115,7 +120,7 @@ class Redis:
                 why = str(error) or f"no connection within {CONNECT:g} s"
                 if why != told:
                     told = why
-                    log.warning("redis.gone", host=self._where.host, why=why)
+                    log.warning("redis.gone", use=self._use, host=self._where.host, why=why)
             finally:
                 self._greeted = False
                 if self._link is not None:
@@ -136,7 +141,7 @@ class Redis:
             await self._on_connected()
             self._greeted = True
             await self._on_connected()  # once more, for what came meanwhile
-        log.info("redis.connected", host=where.host, gateways=self.gateways)
+        log.info("redis.connected", use=self._use, host=where.host, gateways=self.gateways)
         while not (await asyncio.wait({link.lost}, timeout=ALIVE))[0]:
             await self._alive()
         raise RedisGone(link.lost.result())
