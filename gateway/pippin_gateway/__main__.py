@@ -36,6 +36,7 @@ from .catalog.store import CatalogStore
 from .catalog.watch import Cluster, watch_all
 from .ledger.ledger import Ledger, LocalLedger, SharedLedger
 from .limiting.shared import LocalStore, SharedStore, Store
+from .routing.balance import Balance
 from .routing.breaker import Breakers
 from .settings import InvalidSettings, Settings, parse
 from .signing import SigningKey
@@ -71,7 +72,8 @@ async def run(settings: Settings) -> int:
         return 1
     stop = asyncio.Event()
     stop_on_signals(stop)
-    telemetry, pool, breakers = Telemetry(), Pool(), Breakers()
+    telemetry, pool = Telemetry(), Pool()
+    balance = Balance(Breakers(), secrets.randbits(64))
     name, waiting = secrets.token_hex(8), Waiting()  # the name is new each time it starts
     limits, ledger = _counting(settings, name)
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
@@ -80,7 +82,7 @@ async def run(settings: Settings) -> int:
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
-        breakers.retain(catalog.replica_ids)
+        balance.retain(catalog, time.monotonic())
         ledger.retain(catalog.key_uids)
         cache.retain(frozenset(catalog.by_ref))
         telemetry.catalog_changed(catalog)
@@ -97,7 +99,7 @@ async def run(settings: Settings) -> int:
         Parts(
             store=store,
             pool=pool,
-            breakers=breakers,
+            balance=balance,
             tokens=signing,
             provider_keys=provider_keys,
             outside=outside,

@@ -36,7 +36,6 @@ from .listing import Listing
 from .pictures import Pictures
 from .proxy import Proxy
 from .routing.balance import Balance
-from .routing.breaker import Breakers
 from .routing.timeouts import Budget
 from .status import Status
 from .telemetry import Telemetry
@@ -63,7 +62,7 @@ class Parts:
 
     store: CatalogStore
     pool: Pool
-    breakers: Breakers
+    balance: Balance
     tokens: Tokens
     #: What providers outside know us by, and how they are reached.
     provider_keys: ProviderKeys
@@ -97,7 +96,7 @@ class Gateway:
 def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     """All of the gateway but its sockets. Needs a running event loop."""
     store, telemetry, clock, limits = parts.store, parts.telemetry, parts.clock, parts.limits
-    balance = Balance(parts.breakers)
+    balance = parts.balance
     health = Health(
         store=store,
         can_sign=parts.can_sign,
@@ -129,7 +128,7 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
         clock=clock.monotonic,
     )
     telemetry.response_cache_bytes.set_function(lambda: parts.cache.held)
-    telemetry.breakers_open.set_function(parts.breakers.open_now)
+    telemetry.breakers_open.set_function(balance.breakers.open_now)
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     status = Status(health, balance, parts.waiting, parts.admin.verify, clock, parts.name)
     app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, status, telemetry)

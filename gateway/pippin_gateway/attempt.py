@@ -88,7 +88,7 @@ class Attempts:
         token = self._token(call, replica)
         span = new_span() if call.trace.context is not None else ""
         request = Request(call.request_head(replica, token, span), call.body, token)
-        deps.balance.began(replica)
+        deps.balance.began(replica, call.prompt.tokens)
         began, outcome = deps.clock(), "cancelled"
         exchange: Exchange | None = None
         try:
@@ -124,7 +124,7 @@ class Attempts:
             raise
         finally:
             call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome, span))
-            deps.balance.ended(replica)
+            deps.balance.ended(replica, call.prompt.tokens)
             if exchange is not None:
                 exchange.close()
 

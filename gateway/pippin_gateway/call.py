@@ -25,6 +25,7 @@ from .forms import AskedByForm
 from .ledger.book import Took
 from .limiting.admission import Grant, key_owner, model_owner
 from .resume import Continuation, Told
+from .routing.balance import ANY, Prompt
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines
 from .upstream import providers
@@ -65,8 +66,7 @@ class Call:
     #: What was taken of the limits, to be settled.
     grants: list[Grant]
     trace: Trace
-    #: What it has in common with prompts that begin alike.
-    beginning: int | None = None
+    prompt: Prompt = ANY
     #: The client did not ask for the usage that the replica tells.
     hide_usage: bool = False
     #: Of a request that is no JSON.

@@ -22,6 +22,7 @@ from .catalog.model import ApiKey, CachePolicy, Model, Replica
 from .explain import Passed, Trace
 from .resume import Told
 from .routing import affinity, fallback, retry
+from .routing.balance import Prompt
 from .routing.resolve import all_broken, may_come, nobody_ready, resolve, why_nobody
 from .routing.retry import Failure
 from .routing.timeouts import Deadlines, budget
@@ -81,7 +82,7 @@ class Proxy:
                 fields=fields,
                 grants=[grant],
                 trace=trace,
-                beginning=affinity.prefix(key.ref, received),
+                prompt=Prompt(affinity.prefix(key.ref, received), grant.tokens),
                 hide_usage=hide_usage,
                 told=Told() if asked.get("stream") is True and has_one_answer(asked) else None,
                 form=form,
@@ -239,7 +240,7 @@ class Proxy:
         """From the replicas as they are now; None: there is none, but one may come soon.
         Raises errors.NotReady, ModelNotFound."""
         balance, model, now = self._deps.balance, call.model, self._deps.clock()
-        replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker, call.beginning)
+        replica = balance.pick(model.replicas, call.tried, now, model.spec.breaker, call.prompt)
         if replica is not None:
             return replica
         if model.replicas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -221,6 +222,29 @@ async def test_requests_spread_over_the_ready_replicas(gateway: Running) -> None
         for _ in range(10):
             await http.post("/v1/chat/completions", json={"model": "qwen"})
         assert len(one.requests) == len(two.requests) == 5
+
+
+async def test_a_request_for_many_tokens_counts_as_many_small_ones(gateway: Running) -> None:
+    release = asyncio.Event()
+
+    async def slow(turn: Turn) -> None:
+        if b'"held"' in turn.request.body:
+            await release.wait()
+        await good(turn)
+
+    async with upstream(slow) as one, upstream(slow) as other, gateway.client() as http:
+        gateway.route(one.port, other.port)
+        long = {"model": "qwen", "user": "held", "messages": [{"content": "word " * 4000}]}
+        held = asyncio.create_task(http.post("/v1/chat/completions", json=long))
+        await eventually(lambda: one.requests or other.requests)
+        idle = other if one.requests else one
+        short = {"model": "qwen", "user": "held", "max_tokens": 5}
+        small = [
+            asyncio.create_task(http.post("/v1/chat/completions", json=short)) for _ in range(6)
+        ]
+        await eventually(lambda: len(idle.requests) == 6)
+        release.set()
+        assert {(await one).status_code for one in (held, *small)} == {200}
 
 
 async def test_calls_of_functions_and_their_answers_pass(gateway: Running, tmp_path: Path) -> None:

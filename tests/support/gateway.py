@@ -28,6 +28,7 @@ from pippin_gateway.catalog.model import Catalog
 from pippin_gateway.catalog.store import CatalogStore
 from pippin_gateway.ledger.ledger import LocalLedger
 from pippin_gateway.limiting.shared import LocalStore
+from pippin_gateway.routing.balance import Balance
 from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.signing import SigningKey
 from pippin_gateway.telemetry import Telemetry
@@ -177,11 +178,12 @@ async def running_gateway(
 ) -> AsyncIterator[Running]:
     """One key for every model, one model `qwen` without replicas; keywords go into the config,
     but for `api_server`: host and port of what is no provider, and `answers`: SharedAnswers."""
-    pool, telemetry, breakers, ledger = Pool(), Telemetry(), Breakers(), LocalLedger(clock)
+    pool, telemetry, ledger = Pool(), Telemetry(), LocalLedger(clock)
+    balance = Balance(Breakers())
 
     def changed(catalog: Catalog) -> None:
         pool.retain(catalog.replica_ids)
-        breakers.retain(catalog.replica_ids)
+        balance.retain(catalog, clock.monotonic())
         ledger.retain(catalog.key_uids)
         telemetry.catalog_changed(catalog)
         waiting.look(catalog)
@@ -198,7 +200,7 @@ async def running_gateway(
         Parts(
             store=store,
             pool=pool,
-            breakers=breakers,
+            balance=balance,
             tokens=signing,
             provider_keys=provider_keys,
             outside=Outside(networks, api_server, Path(told.provider_ca_dir) / "ca.crt"),

@@ -36,14 +36,18 @@ def model_owner(ref: str) -> str:
 
 
 class Grant:
-    """What a request was given. `headers` go with its answer, whatever that is."""
+    """What a request was given. `headers` go with its answer, whatever that is; `tokens` is a
+    guess at what it will take."""
 
-    __slots__ = ("_receipts", "_store", "headers")
+    __slots__ = ("_receipts", "_store", "headers", "tokens")
 
-    def __init__(self, store: Store, receipt: Receipt | None, headers: Headers) -> None:
+    def __init__(
+        self, store: Store, receipt: Receipt | None, headers: Headers, tokens: int
+    ) -> None:
         self._store = store
         self._receipts = [] if receipt is None else [receipt]
         self.headers = headers
+        self.tokens = tokens
 
     def settle(self, tokens: Mapping[str, int]) -> None:
         """The request is over and took so many tokens of each owner's. Counts the first time."""
@@ -78,20 +82,24 @@ class Admission:
 
         Raises errors.RateLimited, and errors.NotReady when limits cannot be counted.
         """
-        tokens = 0
-        if model.spec.limits.counts_tokens or (key is not None and key.limits.counts_tokens):
+        tokens = 1
+        if (
+            model.spec.limits.counts_tokens
+            or (key is not None and key.limits.counts_tokens)
+            or len(model.replicas) != 1  # they have to be compared
+        ):
             tokens = self._estimator.tokens(model.ref, asked, body)
         mine = [] if key is None else _claims(key_owner(key.ref), key.limits, tokens)
         claims = mine + _claims(model_owner(model.ref), model.spec.limits, tokens)
         if not claims:
-            return Grant(self._store, None, [])
+            return Grant(self._store, None, [], tokens)
         verdicts, receipt = await self._store.take(claims)
         tell(claims, verdicts)
         # A model's limits are its callers' together: how much is left of them is nobody's business.
         headers = rate_headers(list(zip(mine, verdicts, strict=False)), self._clock.wall())
         if receipt is None:
             raise self._refused(claims, verdicts, headers)
-        return Grant(self._store, receipt, headers)
+        return Grant(self._store, receipt, headers, tokens)
 
     def prompt_tokens(self, model: Model, body: bytes) -> int:
         """A guess, for an answer that did not say."""

@@ -50,6 +50,11 @@ class Breakers:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
+    @property
+    def quiet(self) -> bool:
+        """Whether none failed lately."""
+        return not self._records
+
     def allows(self, replica: Replica, policy: BreakerPolicy, now: float) -> bool:
         """Whether a request may go there now."""
         record = self._records.get(replica.id)

@@ -143,7 +143,7 @@ def test_ties_go_round_and_what_ended_counts_no_more() -> None:
     assert {balance.pick(replicas, (), 0, POLICY) for _ in range(3)} == set(replicas)
     balance.began(replicas[0])
     balance.ended(replicas[0])
-    assert balance.in_flight == 0 and not balance._in_flight
+    assert balance.in_flight == 0 and not balance._loads
 
 
 def test_one_that_failed_is_passed_over_for_a_moment_while_there_is_another() -> None:
