@@ -8,7 +8,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from .judge import KEY, MODEL, SECRET, Problem, Ref, World, problems, wanted_secrets
+from pippin_contract.judge import (
+    KEY,
+    MODEL,
+    SECRET,
+    Problem,
+    Ref,
+    World,
+    problems,
+    summary,
+    wanted_secrets,
+)
+
 from .kubectl import Failed, Kubectl
 
 KINDS = "modeldeployments.pippin.dev,apikeys.pippin.dev"
@@ -24,10 +35,9 @@ def check(kubectl: Kubectl, typed: argparse.Namespace) -> None:
     world = World(_laid_over(_there(kubectl), ours), _looked(kubectl, asked, ours))
     found += problems(ours, world, datetime.now(UTC))
     for problem in found:
-        print(f"{'error' if problem.fatal else 'warning'}: {problem.where}: {problem.says}")
-    fatal = sum(problem.fatal for problem in found)
-    said = f"{len(asked)} objects, {fatal} errors, {len(found) - fatal} warnings"
-    if fatal:
+        print(problem)
+    said = summary(len(asked), found)
+    if any(problem.fatal for problem in found):
         raise Failed(said)
     print(said)
 

@@ -38,7 +38,7 @@ from .ledger.ledger import Ledger, LocalLedger, SharedLedger
 from .limiting.shared import LocalStore, SharedStore, Store
 from .routing.balance import Balance
 from .routing.breaker import Breakers
-from .settings import InvalidSettings, Settings, parse
+from .settings import InvalidSettings, Settings, parse, typed
 from .signing import SigningKey
 from .telemetry import Telemetry
 from .tracing.exporter import Exporter
@@ -51,8 +51,13 @@ log = structlog.get_logger("pippin.gateway")
 
 def main() -> None:
     """Entry point. Exit code 78: the configuration is wrong."""
+    asked = typed(sys.argv[1:])
+    if asked.command == "check":
+        from .check import check  # who serves has no room for it
+
+        sys.exit(check(asked.paths, asked.namespace))
     try:
-        settings = parse(sys.argv[1:])
+        settings = parse(asked.config)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CONFIG)

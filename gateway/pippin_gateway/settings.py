@@ -42,8 +42,8 @@ class Settings:
     kubeconfig: Path | None
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Raises InvalidSettings; leaves by SystemExit on --help and unknown flags."""
+def typed(argv: Sequence[str]) -> argparse.Namespace:
+    """Leaves by SystemExit on --help and unknown flags."""
     parser = argparse.ArgumentParser(
         prog="pippin-gateway", description="The OpenAI endpoint in front of Pippin's models."
     )
@@ -51,7 +51,23 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Setti
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="serve until SIGTERM")
     run.add_argument("--config", default=GATEWAY_CONFIG_FILE, help="JSON file (GatewayConfig)")
-    config = _load(native.resolve(parser.parse_args(argv).config, environ))
+    words = "say whether manifests would work together; without a cluster"
+    check = commands.add_parser("check", help=words, description=words[0].upper() + words[1:] + ".")
+    check.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a file, a directory with all below it, or - for standard input",
+    )
+    check.add_argument(
+        *("-n", "--namespace"), default="default", help="of objects that name none (default)"
+    )
+    return parser.parse_args(argv)
+
+
+def parse(file: str, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Of that configuration. Raises InvalidSettings."""
+    config = _load(native.resolve(file, environ))
     host, port = native.bind(HTTP_PORT_NAME, ANY_HOST, config.port, environ)
     kubeconfig = environ.get("KUBECONFIG")
     secrets = native.resolve(config.redis_secret_dir, environ)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pippin_contract import providers, reach
+from . import providers, reach
 
 Raw = Mapping[str, Any]
 #: Namespace and name.
@@ -21,6 +21,9 @@ class Problem(NamedTuple):
     where: str
     says: str
 
+    def __str__(self) -> str:
+        return f"{'error' if self.fatal else 'warning'}: {self.where}: {self.says}"
+
 
 class World:
     """All that there will be: what is there, with what is asked laid over it.
@@ -29,7 +32,7 @@ class World:
     """
 
     def __init__(self, objects: Iterable[Raw], looked: Mapping[Ref, frozenset[str] | None]) -> None:
-        self.models = {_ref(one): one for one in objects if one["kind"] == MODEL}
+        self.models = {ref_of(one): one for one in objects if one["kind"] == MODEL}
         self.looked = looked
 
     def task(self, ref: Ref) -> str:
@@ -57,9 +60,15 @@ def problems(asked: Iterable[Raw], world: World, now: datetime) -> Iterator[Prob
     """Of the objects that are asked for."""
     for one in asked:
         if one["kind"] == MODEL:
-            yield from _of_model(_ref(one), world)
+            yield from _of_model(ref_of(one), world)
         elif one["kind"] == KEY:
             yield from _of_key(one, world, now)
+
+
+def summary(objects: int, found: Sequence[Problem]) -> str:
+    """The last line of what a person is told."""
+    fatal = sum(problem.fatal for problem in found)
+    return f"{objects} objects, {fatal} errors, {len(found) - fatal} warnings"
 
 
 def wanted_secrets(one: Raw) -> list[tuple[Ref, str]]:
@@ -73,7 +82,7 @@ def wanted_secrets(one: Raw) -> list[tuple[Ref, str]]:
 
 
 def _of_model(ref: Ref, world: World) -> Iterator[Problem]:
-    where = _where(MODEL, ref)
+    where = called(MODEL, ref)
     for other in world.fallbacks(ref):
         if other not in world.models:
             yield Problem(True, where, f"fallback {other[1]}: there is no such ModelDeployment")
@@ -93,8 +102,8 @@ def _of_model(ref: Ref, world: World) -> Iterator[Problem]:
 
 
 def _of_key(one: Raw, world: World, now: datetime) -> Iterator[Problem]:
-    ref, spec = _ref(one), one["spec"]
-    where = _where(KEY, ref)
+    ref, spec = ref_of(one), one["spec"]
+    where = called(KEY, ref)
     globs = spec.get("models") or ()
     if not globs:
         yield Problem(False, where, "models is empty: it may use none")
@@ -152,7 +161,8 @@ def _secrets(one: Raw, where: str, world: World) -> Iterator[Problem]:
             yield Problem(True, where, f"the Secret {ref[1]} has no key {key}")
 
 
-def _ref(one: Raw) -> Ref:
+def ref_of(one: Raw) -> Ref:
+    """Its identity among objects of its kind."""
     return one["metadata"]["namespace"], one["metadata"]["name"]
 
 
@@ -161,5 +171,6 @@ def _model(one: Raw) -> Raw:
     return found
 
 
-def _where(kind: str, ref: Ref) -> str:
+def called(kind: str, ref: Ref) -> str:
+    """How a person is told which object it is."""
     return f"{kind} {ref[0]}/{ref[1]}"

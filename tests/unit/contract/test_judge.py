@@ -1,4 +1,4 @@
-"""What `kubectl pippin check` finds in objects that are right each for itself."""
+"""What is found in objects that are right each for itself, before they are applied."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pippin_cli.judge import World, problems
+from pippin_contract.judge import World, problems
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
