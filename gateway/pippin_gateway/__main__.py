@@ -79,7 +79,7 @@ async def run(settings: Settings) -> int:
     stop_on_signals(stop)
     telemetry, pool = Telemetry(), Pool()
     balance = Balance(Breakers(), secrets.randbits(64))
-    name, waiting = secrets.token_hex(8), Waiting()  # the name is new each time it starts
+    name, waiting = secrets.token_hex(8), Waiting(balance.load)  # another name each time
     limits, ledger = _counting(settings, name)
     signing, admin = SigningKey(settings.signing_dir), AdminToken(settings.admin_dir)
     shared = _shared_answers(settings, signing, name)

@@ -125,6 +125,7 @@ class Attempts:
         finally:
             call.trace.hop(Hop(call.model.ref, replica.pod, began, deps.clock(), outcome, span))
             deps.balance.ended(replica, call.prompt.tokens)
+            deps.waiting.ended(call.model.ref)
             if exchange is not None:
                 exchange.close()
 

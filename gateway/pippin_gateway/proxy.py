@@ -102,6 +102,7 @@ class Proxy:
     def _over(self, call: Call) -> None:
         """Whatever became of it: what it took counts."""
         deps = self._deps
+        deps.waiting.ended(call.model.ref)
         took = call.took(lambda: deps.admission.prompt_tokens(call.model, call.received))
         call.settle(took)
         deps.ledger.note(call.key, call.model.ref, took)
@@ -220,7 +221,7 @@ class Proxy:
         self._deps.demand.asked(call.model.ref, call.began)
         attempt = 1
         while True:
-            replica = self._pick(call)
+            replica = None if self._stands_back(call) else self._pick(call)
             if replica is None:
                 replica = await self._wait(call, send)
             try:
@@ -257,7 +258,7 @@ class Proxy:
         began = deps.clock()
         until = call.deadlines.replica(began)
         if deps.waiting.full or until <= began:
-            raise nobody_ready(call.model)
+            return self._pick_or_refuse(call)
         if call.early is None and call.asked.get("stream") is True:
             call.early = Early(send, call.grants[0].headers)
         deps.telemetry.waiting.add(label)
@@ -272,18 +273,38 @@ class Proxy:
             deps.telemetry.waiting.add(label, -1)
             call.trace.waited += deps.clock() - began
 
+    def _stands_back(self, call: Call) -> bool:
+        """Whether others of its key, who waited for the replica to come, go first."""
+        if call.tried or call.others or not call.model.replicas:
+            return False
+        return self._deps.waiting.holds(call.model.ref, call.key.ref)
+
     async def _come(self, call: Call, until: float) -> Replica:
-        clock, waiting = self._deps.clock, self._deps.waiting
-        while True:
-            await waiting.change(call.model.ref, min(BEAT, until - clock()))
+        while self._deps.clock() < until:
+            with self._deps.waiting.place(call.model.ref, call.key.ref) as called:
+                await self._stand(call, called, until)
             call.model = call.renew()
             replica = self._pick(call)
             if replica is not None:
                 return replica
-            if clock() >= until:
-                raise nobody_ready(call.model)
-            if call.early is not None:
-                await call.early.comment(f"waiting for a replica: {why_nobody(call.model.spec)}")
+        return self._pick_or_refuse(call)
+
+    async def _stand(self, call: Call, called: asyncio.Future[None], until: float) -> None:
+        """In the line, until it is called or late."""
+        clock = self._deps.clock
+        while not called.done() and (left := until - clock()) > 0:
+            await asyncio.wait({called}, timeout=min(BEAT, left))
+            call.model = call.renew()
+            if call.early is not None and not called.done():
+                why = why_nobody(call.model.spec) if not call.model.replicas else "others go first"
+                await call.early.comment(f"waiting for a replica: {why}")
+
+    def _pick_or_refuse(self, call: Call) -> Replica:
+        """Raises errors.NotReady, ModelNotFound."""
+        replica = self._pick(call)
+        if replica is None:
+            raise nobody_ready(call.model)
+        return replica
 
     def _again(self, call: Call, failure: UpstreamFailure, attempt: int) -> bool:
         """Whether there is another try: allowed, affordable, and somebody to ask."""

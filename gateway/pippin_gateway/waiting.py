@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import orjson
 
 from pippin_edge import errors, sse
 from pippin_edge.asgi import Headers, Message, Send
 
-from .catalog.model import Catalog
+from .catalog.model import Catalog, Replica
 from .relay import EVENT_STREAM
 from .routing.resolve import may_come
 
@@ -21,41 +23,104 @@ BEAT = 10.0
 _JSON_LINES = bytes.maketrans(b"\r\n", b"  ")
 
 
-class Waiting:
-    """Who waits for which model (namespace/name). Belongs to one event loop."""
+class _Line:
+    """For one model: keys take turns, and each key's requests their order."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self) -> None:
+        self.waiting: dict[str, dict[asyncio.Future[None], None]] = {}
+        #: They may go, and have not gone yet.
+        self.called: set[asyncio.Future[None]] = set()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting.values())) + len(self.called)
+
+    def join(self, key: str) -> asyncio.Future[None]:
+        place = asyncio.get_running_loop().create_future()
+        self.waiting.setdefault(key, {})[place] = None
+        return place
+
+    def leave(self, key: str, place: asyncio.Future[None]) -> None:
+        if place in self.called:
+            self.called.discard(place)
+            return
+        mine = self.waiting[key]
+        del mine[place]
+        if not mine:
+            del self.waiting[key]
+
+    def call(self) -> None:
+        """The next one; its key comes after all others then."""
+        key = next(iter(self.waiting))
+        mine = self.waiting.pop(key)
+        place = next(iter(mine))
+        del mine[place]
+        if mine:
+            self.waiting[key] = mine
+        self.called.add(place)
+        place.set_result(None)
+
+
+class Waiting:
+    """Who waits for which model (namespace/name). When a replica comes, so many go as it works on
+    at once, and then one for each that is done. Belongs to one event loop.
+
+    `load`: requests in flight at a replica.
+    """
+
+    def __init__(self, load: Callable[[Replica], int], most: int = MOST) -> None:
+        self._load = load
         self._most = most
-        self._rooms: dict[str, set[asyncio.Future[None]]] = {}
+        self._catalog = Catalog()
+        self._lines: dict[str, _Line] = {}
 
     @property
     def full(self) -> bool:
-        return sum(map(len, self._rooms.values())) >= self._most
+        return sum(map(len, self._lines.values())) >= self._most
 
     def of(self, ref: str) -> int:
         """How many wait for a model."""
-        return len(self._rooms.get(ref, ()))
+        line = self._lines.get(ref)
+        return len(line) if line is not None else 0
 
-    async def change(self, ref: str, seconds: float) -> None:
-        """Until a replica of the model has come, or none will; at most so long."""
-        changed = asyncio.get_running_loop().create_future()
-        room = self._rooms.setdefault(ref, set())
-        room.add(changed)
+    def holds(self, ref: str, key: str) -> bool:
+        """Whether requests of this key wait for the model."""
+        line = self._lines.get(ref)
+        return line is not None and key in line.waiting
+
+    @contextmanager
+    def place(self, ref: str, key: str) -> Iterator[asyncio.Future[None]]:
+        """One more that waits, until it goes: when the place is done, a replica has room for it,
+        or none will come."""
+        line = self._lines.setdefault(ref, _Line())
+        place = line.join(key)
+        self._call(ref)
         try:
-            await asyncio.wait({changed}, timeout=max(0.0, seconds))
+            yield place
         finally:
-            room.discard(changed)
-            if not room and self._rooms.get(ref) is room:
-                del self._rooms[ref]
+            line.leave(key, place)
+            if not len(line):
+                del self._lines[ref]
 
     def look(self, catalog: Catalog) -> None:
-        """The cluster is like this now: let those go on whose wait is over."""
-        for ref, room in self._rooms.items():
-            model = catalog.by_ref.get(ref)
-            if model is None or model.replicas or not may_come(model.spec):
-                for changed in room:
-                    if not changed.done():
-                        changed.set_result(None)
+        """The cluster is like this now."""
+        self._catalog = catalog
+        for ref in self._lines:
+            self._call(ref)
+
+    def ended(self, ref: str) -> None:
+        """A request of the model, whatever became of it."""
+        if ref in self._lines:
+            self._call(ref)
+
+    def _call(self, ref: str) -> None:
+        """Those for whom there is room; all of them, when no replica will come."""
+        line, model = self._lines[ref], self._catalog.by_ref.get(ref)
+        room = len(line)
+        if model is not None and (model.replicas or may_come(model.spec)):
+            at_once = model.spec.at_once
+            room = sum(max(0, at_once - self._load(replica)) for replica in model.replicas)
+        while line.waiting and len(line.called) < room:
+            line.call()
 
 
 class Early:

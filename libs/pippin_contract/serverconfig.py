@@ -86,6 +86,11 @@ class AuthConfig(Frozen):
     public_keys: tuple[PublicKey, ...] = ()
 
 
+def usual_concurrency(engine: str) -> int:
+    """Requests at once where nobody says: a GPU is idle with as many as a CPU can do."""
+    return 256 if engine == "vllm" else 32
+
+
 class ServerConfig(Frozen):
     """Everything a server Pod is told. Times in seconds."""
 

@@ -13,14 +13,25 @@ import openai
 import pytest
 
 from pippin_contract import usage
+from pippin_contract.endpoint import Endpoint
+from pippin_gateway.catalog.model import Catalog, ModelSpec, PodState, Replica, assemble
 from pippin_gateway.waiting import Waiting
 from support.eventually import eventually
-from support.gateway import ADMIN_TOKEN, Running, free_port, model_object, running_gateway
+from support.gateway import (
+    ADMIN_TOKEN,
+    Running,
+    free_port,
+    key_object,
+    model_object,
+    new_key,
+    running_gateway,
+)
 from support.traffic import stream_once
 from support.upstreams import Turn, answer, upstream
 
 PATH = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "qwen", "messages": []}
+REPLICA = Replica("uid/h:1", "m-0", Endpoint("h", 1))
 STREAM = {**ASK, "stream": True}
 
 
@@ -179,12 +190,132 @@ async def test_who_leaves_while_waiting_used_nothing(patient: Running) -> None:
 async def test_one_more_than_may_wait_is_sent_away_at_once(
     patient: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Waiting, "full", property(lambda self: len(self._rooms) > 0))
+    monkeypatch.setattr(Waiting, "full", property(lambda self: len(self._lines) > 0))
     async with upstream() as replica, asking(patient) as first:
         async with patient.client() as http:
             assert (await http.post(PATH, json=ASK)).status_code == 503
         patient.route(replica.port)
         assert (await first).status_code == 200
+
+
+class Busy:
+    """A replica that answers when the test says so; what each asked for, in the order it came."""
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+        self._release: dict[str, asyncio.Event] = {}
+
+    async def __call__(self, turn: Turn) -> None:
+        name = json.loads(turn.request.body)["user"]
+        self.came.append(name)
+        await self._release.setdefault(name, asyncio.Event()).wait()
+        await turn.send(answer())
+
+    def finish(self, name: str) -> None:
+        self._release[name].set()
+
+
+@contextlib.asynccontextmanager
+async def crowd(
+    gateway: Running, *names: str, key: str | None = None
+) -> AsyncIterator[list[asyncio.Task[httpx.Response]]]:
+    """Requests that come one after the other; those that are left are cut off in the end."""
+    async with gateway.client(key) as http:
+        asked = []
+        for name in names:
+            before = waiting(gateway)
+            asked.append(asyncio.create_task(http.post(PATH, json={**ASK, "user": name})))
+            await eventually(lambda: waiting(gateway) == before + 1, within=5)  # noqa: B023
+        try:
+            yield asked
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+
+def two_at_once(gateway: Running, **spec: Any) -> None:
+    gateway.store.put("modeldeployments", model_object(limits={"concurrency": 2}, **spec))
+    gateway.store.refresh()
+
+
+async def test_only_so_many_go_to_a_new_replica_as_it_works_on_at_once(patient: Running) -> None:
+    two_at_once(patient)
+    busy, more = Busy(), Busy()
+    async with upstream(busy) as replica, crowd(patient, *"abcdef") as asked:
+        patient.route(replica.port)
+        await eventually(lambda: set(busy.came) == {*"ab"}, within=5)
+        assert waiting(patient) == 4
+        busy.finish("b")
+        assert (await asked[1]).status_code == 200
+        await eventually(lambda: busy.came[2:] == ["c"], within=5)
+        asked[0].cancel()
+        await eventually(lambda: busy.came[2:] == ["c", "d"], within=5)
+        async with upstream(more) as another:
+            patient.route(replica.port, another.port)
+            await eventually(lambda: set(more.came) == {*"ef"}, within=5)
+            assert waiting(patient) == 0
+
+
+async def test_keys_take_turns_and_who_comes_later_stands_behind_its_own_only(
+    patient: Running,
+) -> None:
+    two_at_once(patient)
+    busy, other = Busy(), new_key()
+    patient.store.put("apikeys", key_object(other, "other"))
+    patient.store.refresh()
+    async with (
+        upstream(busy) as replica,
+        crowd(patient, *"abc"),
+        crowd(patient, *"xy", key=other.key),
+    ):
+        patient.route(replica.port)
+        await eventually(lambda: set(busy.came) == {*"ax"}, within=5)
+        async with crowd(patient, "d"):
+            for done, follows in (("a", "b"), ("b", "y"), ("x", "c")):
+                busy.finish(done)
+                await eventually(lambda: busy.came[-1] == follows, within=5)  # noqa: B023
+            async with patient.client(other.key) as http:
+                late = asyncio.create_task(http.post(PATH, json={**ASK, "user": "z"}))
+                await eventually(lambda: busy.came[-1] == "z", within=5)
+                busy.finish("z")
+                await late
+            busy.finish("c")
+            await eventually(lambda: busy.came[-1] == "d", within=5)
+
+
+async def test_who_has_waited_long_enough_goes_whether_there_is_room_or_not(
+    patient: Running,
+) -> None:
+    two_at_once(patient, timeouts={"queue": "1s"})
+    busy = Busy()
+    async with upstream(busy) as replica, crowd(patient, *"abcd"):
+        patient.route(replica.port)
+        await eventually(lambda: sorted(busy.came) == [*"abcd"], within=5)
+
+
+async def test_only_those_for_whom_there_is_room_are_called() -> None:
+    spec, line = ModelSpec("n", "m", "m", at_once=1), Waiting(lambda replica: 0)
+    line.look(assemble((), [spec], ()))
+    with line.place("n/m", "key") as first, contextlib.ExitStack() as stack:
+        other = stack.enter_context(line.place("n/m", "other"))
+        with line.place("n/m", "key") as last:
+            line.look(assemble((), [spec], [PodState("n", "m", REPLICA)]))
+            assert [one.done() for one in (first, other, last)] == [True, False, False]
+            assert line.of("n/m") == 3 and line.holds("n/m", "key")
+        line.ended("n/m")
+        assert not other.done(), "there is room for one, who has not gone yet"
+        line.look(Catalog())
+        assert other.done(), "there is nothing to wait for"
+    assert line.of("n/m") == 0
+    line.look(assemble((), [spec], [PodState("n", "m", REPLICA)]))
+    leaving = contextlib.ExitStack()
+    assert leaving.enter_context(line.place("n/m", "key")).done()
+    with line.place("n/m", "key") as after:
+        assert not after.done()
+        leaving.close()
+        line.ended("n/m")
+        assert after.done(), "who was called left without having gone"
 
 
 async def test_an_only_replica_that_does_not_listen_yet_is_asked_once_more(

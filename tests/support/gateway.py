@@ -190,7 +190,7 @@ async def running_gateway(
 
     answers, api_server = config.pop("answers", None), config.pop("api_server", ("", 0))
     admin, cache = admin_token(directory), ResponseCache(clock.monotonic, shared=answers)
-    waiting = Waiting()
+    waiting = Waiting(balance.load)
     told, provider_keys = GatewayConfig(**config), ProviderKeys()
     networks = addresses.networks(told.provider_networks)
     store = CatalogStore(changed, clock, told.max_staleness_seconds)

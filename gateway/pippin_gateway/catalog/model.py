@@ -142,6 +142,8 @@ class ModelSpec:
     description: str = ""
     suspended: bool = False
     wanted: int = 1
+    #: Requests that a replica works on at once.
+    at_once: int = 32
     #: Reason of the Ready condition while it is not True.
     reason: str = ""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pippin_contract import endpoint, providers, reach, units
 from pippin_contract.endpoint import Endpoint
+from pippin_contract.serverconfig import usual_concurrency
 from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
 from pippin_edge.limits.claims import TOKENS, Kind
@@ -113,6 +114,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         description=model.get("description") or "",
         suspended=spec.get("suspend") is True,
         wanted=_wanted(spec),
+        at_once=_at_once(spec),
         reason=_not_ready_reason(_part(raw, "status")),
     )
 
@@ -260,6 +262,13 @@ def _wanted(spec: Raw) -> int:
         return 1 if replicas is None else int(replicas)
     builtin = scaling.get("provider", "builtin") == "builtin"
     return int(scaling.get("maxReplicas" if builtin else "minReplicas", 1))
+
+
+def _at_once(spec: Raw) -> int:
+    gpus = _part(spec, "accelerator").get("type") in ("nvidia", "amd")
+    engine = _part(spec, "engine").get("type") or ("vllm" if gpus else "")
+    said = _part(spec, "limits").get("concurrency")
+    return said if isinstance(said, int) else usual_concurrency(engine)
 
 
 def _not_ready_reason(status: Raw) -> str:

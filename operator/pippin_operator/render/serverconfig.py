@@ -16,6 +16,7 @@ from pippin_contract.serverconfig import (
     PromptCacheConfig,
     ServerConfig,
     dump,
+    usual_concurrency,
 )
 from pippin_contract.units import quantity, seconds
 
@@ -27,8 +28,6 @@ from . import names
 from .context import Model, RenderContext
 from .weights import weights
 
-#: Requests at once where the spec says nothing: a GPU is idle with as many as a CPU can do.
-_CONCURRENCY = {"vllm": 256}
 FILE = basename(wire.SERVER_CONFIG_FILE)
 
 
@@ -60,7 +59,7 @@ def server_config(model: Model, ctx: RenderContext) -> ServerConfig:
         model=_model(model),
         batching=_batching(spec.batching),
         prompt_cache=_prompt_cache(spec.prompt_cache),
-        max_concurrency=limits.concurrency or _CONCURRENCY.get(engine(spec), 32),
+        max_concurrency=limits.concurrency or usual_concurrency(engine(spec)),
         max_queue=limits.queue or default["max_queue"].default,
         queue_timeout_seconds=_seconds(timeouts.queue) or default["queue_timeout_seconds"].default,
         liveness_stall_seconds=seconds(spec.probes.liveness_stall),

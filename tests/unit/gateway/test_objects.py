@@ -117,6 +117,24 @@ def test_a_model_that_starts_when_asked_for_is_not_off(spec: dict[str, Any], wan
     assert model is not None and model.wanted == wanted
 
 
+@pytest.mark.parametrize(
+    ("spec", "at_once"),
+    [
+        ({}, 32),
+        ({"accelerator": {"type": "apple"}}, 32),
+        ({"accelerator": {"type": "amd"}}, 256),
+        ({"accelerator": {"type": "nvidia"}, "engine": {"type": "echo"}}, 32),
+        ({"accelerator": {"type": "cpu"}, "engine": {"type": "vllm"}}, 256),
+        ({"engine": {"type": "vllm"}, "limits": {"concurrency": 5}}, 5),
+    ],
+)
+def test_a_replica_works_on_as_many_at_once_as_the_operator_tells_it(
+    spec: dict[str, Any], at_once: int
+) -> None:
+    model = parse_model(model_object(**spec))
+    assert model is not None and model.at_once == at_once
+
+
 def test_objects_that_are_being_deleted_are_gone() -> None:
     for raw, parse in ((model_object(), parse_model), (key_object(new_key()), parse_key)):
         raw["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
