@@ -8,7 +8,7 @@ from types import TracebackType
 
 from pippin_edge.asgi import Scope, state
 from pippin_edge.errors import ClientGone
-from pippin_edge.serving import Protocol
+from pippin_edge.protocol import Protocol
 
 
 class Caller:

@@ -98,6 +98,7 @@ def objects(upstream: int, key: apikeys.MintedKey) -> dict[str, list[dict[str, A
             }
         ],
         wire.MODELDEPLOYMENTS: [{"metadata": {**meta, "name": "m"}, "spec": {"replicas": 1}}],
+        "secrets": [],
         "pods": [
             {
                 "metadata": {**meta, "name": "m-0", "uid": "u", "labels": labels},

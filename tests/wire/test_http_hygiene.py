@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pippin_edge import serving
+from pippin_edge import protocol
 from support.eventually import eventually
 from support.gateway import Running, running_gateway
 from support.upstreams import upstream
@@ -145,7 +145,7 @@ async def test_a_long_url_is_cut_off(gateway: Running) -> None:
 async def test_slow_headers_are_a_408_also_on_a_kept_connection(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.Protocol, "header_seconds", 0.3)
+    monkeypatch.setattr(protocol.Protocol, "header_seconds", 0.3)
     got = await exchange(gateway.port, b"GET /livez HTTP/1.1\r\nhost:")
     assert (status(got), envelope(got)) == (408, "request_timeout")
 
@@ -162,7 +162,7 @@ async def test_slow_headers_are_a_408_also_on_a_kept_connection(
 async def test_a_connection_that_says_nothing_is_closed(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.Protocol, "header_seconds", 0.2)
+    monkeypatch.setattr(protocol.Protocol, "header_seconds", 0.2)
     assert await exchange(gateway.port) == b""
 
 
@@ -192,7 +192,7 @@ async def test_expect_100_is_answered_and_an_upgrade_is_ignored(gateway: Running
 async def test_a_body_without_end_is_cut_off(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "DISCARD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "DISCARD_SECONDS", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(post(gateway, b"content-length: 99999999999", body=b"x" * 1000))
     async with asyncio.timeout(2):
@@ -234,7 +234,7 @@ async def test_a_large_body_may_come_with_its_headers_in_one_piece(
 async def test_a_client_that_never_reads_is_let_go(
     gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.Protocol, "write_stall_seconds", 0.3)
+    monkeypatch.setattr(protocol.Protocol, "write_stall_seconds", 0.3)
 
     async def flood(turn: object) -> None:
         from support.upstreams import STREAM_HEAD, Turn, chunk
