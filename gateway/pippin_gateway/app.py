@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from pippin_contract.gatewayconfig import GatewayConfig
@@ -131,8 +131,9 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     telemetry.breakers_open.set_function(balance.breakers.open_now)
     telemetry.redis_connected.set_function(lambda: float(limits.connected or 0))
     status = Status(health, balance, parts.waiting, parts.admin.verify, clock, parts.name)
-    app: App = Routes(Proxy(deps), Listing(lambda: store.catalog), health, status, telemetry)
-    app = BodyRoom(app, FORMS * config.max_media_bytes)
+    app: App = Routes(
+        _proxied(Proxy(deps), config), Listing(lambda: store.catalog), health, status, telemetry
+    )
     app = Authenticate(app, verify(store, clock), PUBLIC, name_of=lambda key: str(key.ref))
     requests = Requests(clock)
     admin = Authenticate(
@@ -158,6 +159,12 @@ def create_app(config: GatewayConfig, parts: Parts) -> Gateway:
     return Gateway(app=RequestId(app), health=health)
 
 
+def _proxied(proxy: App, config: GatewayConfig) -> dict[str, App]:
+    """By path. Only forms may be so large that there is no room for all of them."""
+    forms_app = BodyRoom(proxy, FORMS * config.max_media_bytes)
+    return {path: forms_app if path in forms.PATHS else proxy for path in PROXIED}
+
+
 def verify(store: CatalogStore, clock: Clock) -> Callable[[str], ApiKey]:
     """The check of a presented key against the catalog as it is at that moment."""
 
@@ -175,19 +182,26 @@ class Routes:
     """Path and method to handler; 404 and 405 for the rest."""
 
     def __init__(
-        self, proxy: App, listing: Listing, health: Health, status: App, telemetry: Telemetry
+        self,
+        proxied: Mapping[str, App],
+        listing: Listing,
+        health: Health,
+        status: App,
+        telemetry: Telemetry,
     ) -> None:
         metrics = endpoint(telemetry.registry, lambda: telemetry.watched(health.store))
         read = "GET"
         self._listing = listing
-        self._table: dict[str, tuple[str, App]] = {path: ("POST", proxy) for path in PROXIED}
+        self._table: dict[str, tuple[str, App]] = {
+            path: ("POST", app) for path, app in proxied.items()
+        }
         self._table[MODELS_PATH] = (read, listing.every)
         self._table["/health"] = self._table["/ready"] = (read, health.ready)
         self._table["/livez"] = (read, health.live)
         self._table["/status"] = (read, status)
         self._table["/metrics"] = (read, metrics)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path, method = scope["path"], scope["method"]
         found = self._table.get(path)
         if found is None:
@@ -200,4 +214,4 @@ class Routes:
                 f"{path[:128]} takes {allowed}, not {method[:16]}",
                 extra_headers=[(b"allow", allowed.encode())],
             )
-        await handler(scope, receive, send)
+        return handler(scope, receive, send)

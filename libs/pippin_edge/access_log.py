@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from .asgi import App, Message, Receive, Scope, Send, state
+from .asgi import App, Receive, Scope, Send
 from .clock import SYSTEM, Clock
 
 #: What is logged of a path: a client's text, so it is bounded. Never its query.
@@ -20,7 +20,7 @@ QUIET_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics"})
 
 
 class AccessLog:
-    """Writes one line when a request is over. Bind fields in `scope["state"]["log"]`.
+    """Below RequestId: one line when a request is over. Bind fields in `scope["state"]["log"]`.
 
     Fields: ts, event, request_id, method, path, status, duration_ms, bytes, and the bound ones.
     `observe(scope, status, seconds)` is told the same, for metrics. Quiet paths do neither.
@@ -44,35 +44,26 @@ class AccessLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self.quiet_paths:
             return await self.app(scope, receive, send)
-        status = CLIENT_CLOSED
-        sent = 0
-        fields = state(scope).setdefault("log", {})
         began = self.clock.monotonic()
-
-        async def watched(message: Message) -> None:
-            nonlocal status, sent
-            if message["type"] == "http.response.body":
-                sent += len(message.get("body", b""))
-            elif message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
         finally:
+            bound = scope["state"]
+            answer = bound["answer"]
+            status = answer.status or CLIENT_CLOSED
             seconds = self.clock.monotonic() - began
             self.observe(scope, status, seconds)
             line = {
                 "ts": datetime.fromtimestamp(self.clock.wall(), UTC),
                 "level": "info",
                 "event": "request",
-                "request_id": scope["state"].get("request_id", ""),
+                "request_id": bound["request_id"],
                 "method": scope["method"],
                 "path": scope["path"][:MAX_PATH],
                 "status": status,
                 "duration_ms": round(seconds * 1000, 2),
-                "bytes": sent,
-                **fields,
+                "bytes": answer.sent,
+                **bound["log"],
             }
             self.write(orjson.dumps(line, option=_OPTIONS))
 

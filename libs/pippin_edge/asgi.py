@@ -1,4 +1,8 @@
-"""The ASGI types under short names, and the two look-ups that every class here needs."""
+"""The ASGI types under short names, the two look-ups that every class here needs, and what they
+know of an answer.
+
+A class that is done when it calls the next one is no coroutine: it returns the next one's.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,30 @@ def state(scope: Scope) -> dict[str, Any]:
     return found
 
 
+class Answer:
+    """A `send` that remembers, for all layers: made by the outermost one (RequestId), and found in
+    `scope["state"]["answer"]`."""
+
+    __slots__ = ("_send", "more_headers", "sent", "status")
+
+    def __init__(self, send: Send, more_headers: Headers) -> None:
+        self._send = send
+        #: Go out with the head.
+        self.more_headers = more_headers
+        #: None until the answer begins.
+        self.status: int | None = None
+        #: Bytes of its body.
+        self.sent = 0
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.body":
+            self.sent += len(message.get("body", b""))
+        else:
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *self.more_headers]
+        return self._send(message)
+
+
 class ByPrefix:
     """Paths below a prefix to one app, all others to another."""
 
@@ -35,6 +63,6 @@ class ByPrefix:
         self._inside = inside
         self._outside = outside
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         app = self._inside if scope["path"].startswith(self._prefix) else self._outside
-        await app(scope, receive, send)
+        return app(scope, receive, send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from .asgi import App, Receive, Scope, Send, state
@@ -30,13 +30,13 @@ class Authenticate:
         self.public_paths = frozenset(public_paths)
         self.name_of = name_of
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["path"] not in self.public_paths:
             bound = state(scope)
             principal = bound["principal"] = self.verify(token(scope["headers"]))
             if self.name_of is not None:
                 bound.setdefault("log", {})["key"] = self.name_of(principal)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def token(headers: Iterable[tuple[bytes, bytes]]) -> str:

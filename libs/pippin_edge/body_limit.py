@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from .asgi import App, Message, Receive, Scope, Send, state
 from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
@@ -29,9 +30,9 @@ class BodyLimit:
         self.max_media_bytes = max_media_bytes
         self.read_seconds = read_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            return await self.app(scope, receive, send)
+            return self.app(scope, receive, send)
         headers = dict(scope["headers"])
         encoding = headers.get(b"content-encoding")
         if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
@@ -47,9 +48,9 @@ class BodyLimit:
                 raise _too_large(cap)
             connection = state(scope).get("connection")
             if connection is not None and connection.body_complete:
-                return await self.app(scope, receive, send)  # it came with the headers
+                return self.app(scope, receive, send)  # it came with the headers
         guard = _Guard(receive, send, cap, self.read_seconds)
-        await self.app(scope, guard.receive, guard.send)
+        return self.app(scope, guard.receive, guard.send)
 
 
 def _too_large(cap: int) -> PayloadTooLarge:

@@ -19,7 +19,7 @@ import math
 import orjson
 import structlog
 
-from .asgi import App, Headers, Message, Receive, Scope, Send, state
+from .asgi import App, Headers, Receive, Scope, Send, state
 
 log = structlog.get_logger("pippin.errors")
 
@@ -154,7 +154,7 @@ async def send_error(send: Send, error: ApiError, request_id: str = "") -> None:
 
 
 class ErrorEnvelope:
-    """Turns what is raised below into the envelope, as long as the answer has not begun.
+    """Below RequestId: turns what is raised into the envelope, while the answer has not begun.
 
     After that the connection is cut by raising on: a cut is what tells the client that it did
     not get everything. Bugs are a 500 whose text is only in the log.
@@ -166,28 +166,22 @@ class ErrorEnvelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        answer = scope["state"]["answer"]
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
         except ClientGone:
             return
         except asyncio.CancelledError:  # the time to drain is over
-            if not started:
+            if answer.status is None:
                 error = NotReady("this server is going away: try again", retry_after=1)
                 await self._answer(error, scope, send)
             raise
         except ApiError as error:
-            if started:
+            if answer.status is not None:
                 raise
             await self._answer(error, scope, send)
         except Exception:
-            if started:
+            if answer.status is not None:
                 raise
             log.exception("request.failed", request_id=state(scope).get("request_id", ""))
             await self._answer(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 
-from .asgi import App, Message, Receive, Scope, Send, header, state
+from .asgi import Answer, App, Receive, Scope, Send, header, state
 
 HEADER = b"x-request-id"
-#: The id of the request that the running task works on.
-current: ContextVar[str] = ContextVar("pippin_request_id", default="")
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 
@@ -22,28 +19,24 @@ def fresh() -> str:
 
 
 class RequestId:
-    """Stores the id in `scope["state"]["request_id"]` and in `current`; answers with it."""
+    """Stores the id in `scope["state"]["request_id"]`; answers with it. Outermost: it makes the
+    Answer too, which all others look at."""
 
     def __init__(self, app: App, new_id: Callable[[], str] = fresh) -> None:
         self.app = app
         self.new_id = new_id
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return self.app(scope, receive, send)
         given = header(scope["headers"], HEADER)
         if given is not None and _ACCEPTED.match(given):
             request_id = given.decode("ascii")
         else:
             request_id = self.new_id()
             given = request_id.encode("ascii")
-        state(scope)["request_id"] = request_id
-        current.set(request_id)
-        pair = (HEADER, given)
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), pair]
-            await send(message)
-
-        await self.app(scope, receive, named)
+        bound = state(scope)
+        bound["request_id"] = request_id
+        bound["log"] = {}
+        answer = bound["answer"] = Answer(send, [(HEADER, given)])
+        return self.app(scope, receive, answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pippin_edge.access_log import CLIENT_CLOSED
-from pippin_edge.asgi import App, Message, Receive, Scope, Send, state
+from pippin_edge.asgi import App, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
 
 from .figures import Figures
@@ -39,17 +39,10 @@ class Measure:
             return await self.app(scope, receive, send)
         began = self.clock.monotonic()
         state(scope)["began"] = began
-        status = CLIENT_CLOSED
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
         finally:
+            status = state(scope)["answer"].status or CLIENT_CLOSED
             endpoint = _ENDPOINTS.get(scope["path"], "other")
             seconds = self.clock.monotonic() - began
             self.telemetry.answered(endpoint, status, seconds)
