@@ -17,13 +17,14 @@ from pippin_contract.wire import (
 )
 from pippin_edge import errors, json_body
 from pippin_edge.asgi import Headers, Receive, Scope, Send, header
+from pippin_edge.limits.claims import key_owner, model_owner
 
 from . import relay, usage
 from .catalog.model import ApiKey, Model, Replica
 from .explain import Trace
 from .forms import AskedByForm
 from .ledger.book import Took
-from .limiting.admission import Grant, key_owner, model_owner
+from .limiting.admission import Grant
 from .resume import Continuation, Told
 from .routing.balance import ANY, Prompt
 from .routing.retry import Failure

@@ -7,7 +7,7 @@ replica that dies early is still a clean 502.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import orjson
 
@@ -58,8 +58,8 @@ async def whole(
             parts.append(part)
             size += len(part)
         part = b"".join(parts)
-    if exchange.complete:
-        part = shown(part + await exchange.read())
+    if exchange.complete:  # and read: what has come is read at once
+        part = shown(part)
         head.append((b"content-length", b"%d" % len(part)))
         await _start(exchange, send, head)
         await send({"type": "http.response.body", "body": part})
@@ -76,8 +76,8 @@ async def whole(
     return last
 
 
-async def _start(exchange: Exchange, send: Send, head: Headers) -> None:
-    await send({"type": "http.response.start", "status": exchange.status, "headers": head})
+def _start(exchange: Exchange, send: Send, head: Headers) -> Awaitable[None]:
+    return send({"type": "http.response.start", "status": exchange.status, "headers": head})
 
 
 def passed(exchange: Exchange) -> Headers:

@@ -105,9 +105,12 @@ class Tally(Collector):
     def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
         """Label sets beyond the bound are counted together."""
         values = self._values
-        if labels not in values and len(values) >= LIMIT:
-            labels = (OTHER,) * len(labels)
-        values[labels] = values.get(labels, 0.0) + amount
+        try:
+            values[labels] += amount
+        except KeyError:
+            if len(values) >= LIMIT:
+                labels = (OTHER,) * len(labels)
+            values[labels] = values.get(labels, 0.0) + amount
 
     def collect(self) -> Iterator[Metric]:
         family = self._family(self._name, self._text, labels=self._labels)

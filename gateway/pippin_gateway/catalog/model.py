@@ -13,14 +13,15 @@ from pippin_contract.endpoint import Endpoint
 from pippin_contract.providers import Place
 from pippin_contract.reach import Globs
 from pippin_edge.keyring import Keyring, Row
-from pippin_edge.limits.claims import Kind
+from pippin_edge.limits.claims import Claim
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a key, or all callers of a model, may use."""
 
-    each: tuple[tuple[Kind, int], ...] = ()
+    #: With the cost of a request; what one takes of tokens is told by the request.
+    claims: tuple[Claim, ...] = ()
     #: Whether it matters how many tokens a request takes.
     counts_tokens: bool = False
 

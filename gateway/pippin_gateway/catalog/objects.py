@@ -15,7 +15,7 @@ from pippin_contract.endpoint import Endpoint
 from pippin_contract.serverconfig import usual_concurrency
 from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
 from pippin_edge.keyring import Row
-from pippin_edge.limits.claims import TOKENS, Kind
+from pippin_edge.limits.claims import TOKENS, Claim, Kind, key_owner, model_owner
 
 from .model import (
     UNLIMITED,
@@ -61,7 +61,7 @@ def parse_key(raw: Raw) -> KeySpec | None:
         name=name,
         uid=str(raw["metadata"].get("uid") or ""),
         models=reach.globs(filter(_is_text, spec.get("models") or ()), namespace),
-        limits=_limits(_part(spec, "limits"), Kind),
+        limits=_limits(_part(spec, "limits"), Kind, key_owner(f"{namespace}/{name}")),
         # Whatever word of a newer version this one does not know, it is no leave to go.
         stays=(spec.get("egress") or "Allow") != "Allow",
         ref=f"{namespace}/{name}",
@@ -104,7 +104,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         breaker=_breaker(spec.get("circuitBreaker") or {}),
         fallbacks=tuple(map(str, spec.get("fallbacks") or ())),
         opened_to=frozenset(map(str, _part(spec, "auth").get("namespaces") or ())),
-        limits=_limits_of_model(spec),
+        limits=_limits_of_model(spec, model_owner(f"{namespace}/{name}")),
         cache=_cache(_part(spec, "responseCache")),
         version=f"{raw['metadata'].get('uid')}/{raw['metadata'].get('generation')}",
         created=int(unix(raw["metadata"].get("creationTimestamp")) or 0),
@@ -240,19 +240,21 @@ def _external(engine: Raw, served_name: str) -> External | None:
         raise Malformed(f"spec.engine.external: {error}") from error
 
 
-def _limits_of_model(spec: Raw) -> Limits:
+def _limits_of_model(spec: Raw, owner: str) -> Limits:
     raw, engine = _part(spec, "limits"), _part(spec, "engine")
     if engine.get("type") != "external":
-        return _limits(raw, _OF_MODELS)
-    return _limits(providers.limits(_part(engine, "external"), raw), _OF_PROVIDERS)
+        return _limits(raw, _OF_MODELS, owner)
+    return _limits(providers.limits(_part(engine, "external"), raw), _OF_PROVIDERS, owner)
 
 
-def _limits(raw: Raw, kinds: Iterable[Kind]) -> Limits:
+def _limits(raw: Raw, kinds: Iterable[Kind], owner: str) -> Limits:
     try:
-        each = tuple((kind, int(raw[kind])) for kind in kinds if raw.get(kind) is not None)
+        claims = tuple(
+            Claim(kind, owner, int(raw[kind])) for kind in kinds if raw.get(kind) is not None
+        )
     except (TypeError, ValueError) as error:
         raise Malformed(f"spec.limits: {error}") from error
-    return Limits(each, any(kind in TOKENS for kind, _ in each)) if each else UNLIMITED
+    return Limits(claims, any(one.kind in TOKENS for one in claims)) if claims else UNLIMITED
 
 
 def _wanted(spec: Raw) -> int:

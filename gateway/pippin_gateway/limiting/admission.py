@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pippin_edge.asgi import Headers
@@ -11,7 +11,7 @@ from pippin_edge.clock import Clock
 from pippin_edge.errors import RateLimited
 from pippin_edge.limits.claims import TOKENS, Claim, Kind, Verdict
 
-from ..catalog.model import ApiKey, Limits, Model
+from ..catalog.model import UNLIMITED, ApiKey, Model
 from .estimate import Estimator
 from .shared import Receipt, Store
 
@@ -23,16 +23,6 @@ _SAID = {
     "{cost}: try again in {wait} s",
     Kind.CONCURRENCY: "{who} may have {limit} requests under way: try again when one has ended",
 }
-
-
-def key_owner(ref: str) -> str:
-    """Whose a key's limits are."""
-    return f"key/{ref}"
-
-
-def model_owner(ref: str) -> str:
-    """Whose a model's limits are."""
-    return f"model/{ref}"
 
 
 class Grant:
@@ -82,21 +72,19 @@ class Admission:
 
         Raises errors.RateLimited, and errors.NotReady when limits cannot be counted.
         """
-        tokens = 1
-        if (
-            model.spec.limits.counts_tokens
-            or (key is not None and key.limits.counts_tokens)
-            or len(model.replicas) != 1  # they have to be compared
-        ):
+        of_key, of_model = UNLIMITED if key is None else key.limits, model.spec.limits
+        mine, claims = of_key.claims, of_key.claims + of_model.claims
+        tokens, counted = 1, of_key.counts_tokens or of_model.counts_tokens
+        if counted or len(model.replicas) != 1:  # several have to be compared
             tokens = self._estimator.tokens(model.ref, asked, body)
-        mine = [] if key is None else _claims(key_owner(key.ref), key.limits, tokens)
-        claims = mine + _claims(model_owner(model.ref), model.spec.limits, tokens)
+        if counted:
+            claims = _with_tokens(claims, tokens)
         if not claims:
             return Grant(self._store, None, [], tokens)
         verdicts, receipt = await self._store.take(claims)
         tell(claims, verdicts)
         # A model's limits are its callers' together: how much is left of them is nobody's business.
-        headers = rate_headers(list(zip(mine, verdicts, strict=False)), self._clock.wall())
+        headers = rate_headers(zip(mine, verdicts, strict=False), self._clock.wall())
         if receipt is None:
             raise self._refused(claims, verdicts, headers)
         return Grant(self._store, receipt, headers, tokens)
@@ -127,31 +115,32 @@ class Admission:
         return RateLimited(said, retry_after=verdict.wait, extra_headers=headers)
 
 
-def _claims(owner: str, limits: Limits, tokens: int) -> list[Claim]:
-    return [
+def _with_tokens(claims: Sequence[Claim], tokens: int) -> tuple[Claim, ...]:
+    return tuple(
         # Who asks for more than there ever is gets all there is, once.
-        Claim(kind, owner, limit, min(tokens, limit) if kind in TOKENS else 1)
-        for kind, limit in limits.each
-    ]
+        Claim(kind, owner, limit, min(tokens, limit) if kind in TOKENS else cost)
+        for kind, owner, limit, cost in claims
+    )
 
 
-def rate_headers(told: Sequence[tuple[Claim, Verdict]], wall: float) -> Headers:
+def rate_headers(told: Iterable[tuple[Claim, Verdict]], wall: float) -> Headers:
     """OpenAI's names (reset as a duration), and the common ones for requests (Unix time)."""
     headers: Headers = []
-    for claim, verdict in told:
-        what = {Kind.RPM: b"requests", Kind.TPM: b"tokens"}.get(claim.kind)
-        if what is None:
-            continue
-        limit, remaining = b"%d" % verdict.limit, b"%d" % verdict.remaining
-        headers += [
-            (b"x-ratelimit-limit-" + what, limit),
-            (b"x-ratelimit-remaining-" + what, remaining),
-            (b"x-ratelimit-reset-" + what, b"%.3fs" % verdict.reset_after),
-        ]
+    for claim, (limited, left, reset_after, _) in told:
+        limit, remaining, reset = b"%d" % limited, b"%d" % left, b"%.3fs" % reset_after
         if claim.kind is Kind.RPM:
-            headers += [
+            headers += (
+                (b"x-ratelimit-limit-requests", limit),
+                (b"x-ratelimit-remaining-requests", remaining),
+                (b"x-ratelimit-reset-requests", reset),
                 (b"x-ratelimit-limit", limit),
                 (b"x-ratelimit-remaining", remaining),
-                (b"x-ratelimit-reset", b"%d" % math.ceil(wall + verdict.reset_after)),
-            ]
+                (b"x-ratelimit-reset", b"%d" % math.ceil(wall + reset_after)),
+            )
+        elif claim.kind is Kind.TPM:
+            headers += (
+                (b"x-ratelimit-limit-tokens", limit),
+                (b"x-ratelimit-remaining-tokens", remaining),
+                (b"x-ratelimit-reset-tokens", reset),
+            )
     return headers

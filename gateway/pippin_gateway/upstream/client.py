@@ -28,7 +28,7 @@ class Request:
 class Exchange:
     """An answer whose head is here. Close it always: that keeps or ends its connection."""
 
-    __slots__ = ("_connection", "_pool", "headers", "replica", "status")
+    __slots__ = ("_connection", "_pool", "headers", "read", "replica", "status")
 
     def __init__(self, pool: Pool, replica: Replica, connection: Connection) -> None:
         self._pool = pool
@@ -36,10 +36,8 @@ class Exchange:
         self.replica = replica
         self.status = connection.status
         self.headers = connection.headers
-
-    async def read(self) -> bytes:
-        """The next part of the body; empty at its end. Raises UpstreamFailure."""
-        return await self._connection.read()
+        #: The next part of the body; empty at its end. Raises UpstreamFailure.
+        self.read = connection.read
 
     @property
     def complete(self) -> bool:
@@ -70,35 +68,30 @@ class Client:
         A kept connection that turns out to be dead says nothing of the replica: the request goes
         out again on a new one.
         """
-        connection = self.pool.idle(replica)
-        if connection is not None:
+        kept = connection = self.pool.idle(replica)
+        while True:
+            if connection is None:
+                guard.until(deadlines.connect(self._clock()))
+                connection = await self._open(replica, request.token)
+            guard.until(deadlines.answer(self._clock()))
+            connection.send(request.head, request.body)
             try:
-                return await self._exchange(replica, connection, request, guard, deadlines)
-            except UpstreamFailure as failure:
-                if failure.kind is not Failure.RESET or connection.received:
+                await connection.head()
+            except BaseException as error:
+                connection.close()
+                if connection is not kept or not _was_dead(error, connection):
                     raise
-        guard.until(deadlines.connect(self._clock()))
-        connection = await self._open(replica, request.token)
-        return await self._exchange(replica, connection, request, guard, deadlines)
+                connection = None
+            else:
+                return Exchange(self.pool, replica, connection)
 
     async def _open(self, replica: Replica, token: str) -> Connection:
         if replica.outside is None:
             return await dial(replica.endpoint, token)
         return await self._outside.connect(replica.outside.place)
 
-    async def _exchange(
-        self,
-        replica: Replica,
-        connection: Connection,
-        request: Request,
-        guard: Guard,
-        deadlines: Deadlines,
-    ) -> Exchange:
-        try:
-            guard.until(deadlines.answer(self._clock()))
-            connection.send(request.head, request.body)
-            await connection.head()
-        except BaseException:
-            connection.close()
-            raise
-        return Exchange(self.pool, replica, connection)
+
+def _was_dead(error: BaseException, connection: Connection) -> bool:
+    """Whether nobody was there any more when the request was sent."""
+    reset = isinstance(error, UpstreamFailure) and error.kind is Failure.RESET
+    return reset and not connection.received

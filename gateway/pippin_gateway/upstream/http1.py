@@ -26,7 +26,6 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_buffered",
-        "_complete",
         "_error",
         "_header_bytes",
         "_interim",
@@ -39,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "closed",
+        "complete",
         "exchanges",
         "head_seen",
         "headers",
@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._header_bytes = 0
         self._error: UpstreamFailure | None = None
-        self._complete = False
+        #: Whether the whole body was received (it may still have to be read).
+        self.complete = False
         self._interim = False
         self._keep = False
         self._paused = False
@@ -93,17 +94,17 @@ class Connection(asyncio.Protocol):
         while not self.head_seen:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._news()
         return self.status
 
     async def read(self) -> bytes:
         """What has come of the body, at least one byte; empty at its end."""
         while not self._parts:
-            if self._complete:
+            if self.complete:
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._news()
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -114,14 +115,9 @@ class Connection(asyncio.Protocol):
         return data
 
     @property
-    def complete(self) -> bool:
-        """Whether the whole body was received (it may still have to be read)."""
-        return self._complete
-
-    @property
     def reusable(self) -> bool:
         return (
-            self._complete
+            self.complete
             and not self.closed
             and not self._polluted
             and not self._parts
@@ -141,7 +137,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received = True
-        if self._complete or not self.exchanges:
+        if self.complete or not self.exchanges:
             self._polluted = True  # bytes that nobody asked for
             self.close()
             return
@@ -161,11 +157,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if not self._complete:
+        if not self.complete:
             if not self.head_seen:
                 self._fail(Failure.RESET, str(exc or "closed before the answer"))
             elif exc is None and self._ends_with_connection():
-                self._complete = True
+                self.complete = True
             else:
                 self._fail(Failure.CUT, str(exc or "closed within the answer"))
         self._wake()
@@ -192,7 +188,7 @@ class Connection(asyncio.Protocol):
         self._buffered += len(body)
 
     def on_message_begin(self) -> None:
-        if self._complete:  # an answer to no request: the parser stops before it
+        if self.complete:  # an answer to no request: the parser stops before it
             self._polluted = True
             raise ValueError("more than one answer")
 
@@ -200,7 +196,7 @@ class Connection(asyncio.Protocol):
         if self._interim:
             self._interim = False
         else:
-            self._complete = True
+            self.complete = True
             self._keep = bool(self._parser.should_keep_alive())  # known only at this moment
 
     # Inside
@@ -214,12 +210,12 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
+        if waiter is not None:
             self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _news(self) -> asyncio.Future[None]:
+        """Done when anything has come."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter

@@ -17,6 +17,10 @@ _METERS: dict[Kind, type[Window] | type[Day] | type[Flight]] = {
 }
 
 
+#: A claim, what counts it, and what the time is there.
+_Found = tuple[Claim, Window | Day | Flight, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a request has taken, to be corrected when its true cost is known."""
@@ -37,22 +41,20 @@ class MemoryStore:
 
     def take(self, claims: Sequence[Claim]) -> tuple[list[Verdict], Receipt | None]:
         """All claims, or, when one does not fit, none. The verdicts are in the claims' order."""
-        found = [(claim, self._meter(claim)) for claim in claims]
-        waits = [meter.wait(claim.limit, claim.cost, self._now(claim)) for claim, meter in found]
-        receipt = None if any(waits) else self.note(claims)
+        found = [self._found(claim) for claim in claims]
+        waits = [meter.wait(claim.limit, claim.cost, now) for claim, meter, now in found]
+        receipt = None if any(waits) else _taken(found)
         return [
-            Verdict(
-                limit=claim.limit,
-                remaining=max(0, claim.limit - meter.used),
-                reset_after=meter.reset_after(self._now(claim)),
-                wait=wait,
-            )
-            for (claim, meter), wait in zip(found, waits, strict=True)
+            Verdict(claim.limit, max(0, claim.limit - meter.used), meter.reset_after(now), wait)
+            for (claim, meter, now), wait in zip(found, waits, strict=True)
         ], receipt
 
     def note(self, claims: Sequence[Claim]) -> Receipt:
         """Take them, whether they fit or not: somebody else has said that they do."""
-        return Receipt(tuple((claim, *self._added(claim)) for claim in claims))
+        found = [self._found(claim) for claim in claims]
+        for _, meter, now in found:
+            meter.expire(now)
+        return _taken(found)
 
     def settle(self, receipt: Receipt, tokens: Mapping[str, int]) -> None:
         """The request is over and took so many tokens of each owner's. To be called once."""
@@ -75,23 +77,16 @@ class MemoryStore:
         meters = self._meters.items()
         return {name: meter.used for name, meter in meters if isinstance(meter, Flight)}
 
-    def _added(self, claim: Claim) -> tuple[Window | Day | Flight, Mark]:
-        meter, now = self._meter(claim), self._now(claim)
-        meter.expire(now)
-        return meter, meter.add(claim.limit, claim.cost, now)
-
-    def _now(self, claim: Claim) -> float:
-        """A day is the calendar's; everything else must not go back."""
-        by_calendar = claim.kind is Kind.TOKENS_PER_DAY
-        return self._clock.wall() if by_calendar else self._clock.monotonic()
-
-    def _meter(self, claim: Claim) -> Window | Day | Flight:
-        if self._clock.monotonic() - self._swept > SECONDS:
+    def _found(self, claim: Claim) -> _Found:
+        now = self._clock.monotonic()
+        if now - self._swept > SECONDS:
             self._sweep()
-        meter = self._meters.get(claim.meter)
+        name = claim.meter
+        meter = self._meters.get(name)
         if meter is None:
-            meter = self._meters[claim.meter] = _METERS[claim.kind]()
-        return meter
+            meter = self._meters[name] = _METERS[claim.kind]()
+        # A day is the calendar's; everything else must not go back.
+        return claim, meter, self._clock.wall() if claim.kind is Kind.TOKENS_PER_DAY else now
 
     def _sweep(self) -> None:
         now = self._swept = self._clock.monotonic()
@@ -99,3 +94,11 @@ class MemoryStore:
             meter.expire(self._clock.wall() if isinstance(meter, Day) else now)
             if not meter.used and not (isinstance(meter, Window) and meter.since(now - SECONDS)):
                 del self._meters[name]
+
+
+def _taken(found: list[_Found]) -> Receipt:
+    return Receipt(
+        tuple(
+            [(claim, meter, meter.add(claim.limit, claim.cost, now)) for claim, meter, now in found]
+        )
+    )

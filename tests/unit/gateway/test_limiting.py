@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pippin_edge.limits.claims import Claim, Kind, Verdict
 from pippin_gateway import usage
+from pippin_gateway.catalog.model import Limits
 from pippin_gateway.catalog.objects import Malformed, parse_key, parse_model
 from pippin_gateway.limiting.admission import rate_headers
 from pippin_gateway.limiting.estimate import COMPLETION, DENSITY, EVERY, Estimator
@@ -74,12 +75,16 @@ def test_a_picture_does_not_count_by_its_bytes() -> None:
     assert guess.prompt(MODEL, sent) < 100
 
 
+def _each(limits: Limits) -> dict[str, int]:
+    return {claim.kind: claim.limit for claim in limits.claims}
+
+
 def test_limits_are_read_from_both_kinds() -> None:
     every = {"rpm": 1, "tpm": 2, "concurrency": 3, "tokensPerDay": 4}
     key, model = parse_key(key_object(None, limits=every)), parse_model(model_object(limits=every))
-    assert key and dict(key.principal.limits.each) == every and key.principal.limits.counts_tokens
+    assert key and _each(key.principal.limits) == every and key.principal.limits.counts_tokens
     # How many requests a replica takes at once is said to the replica.
-    assert model and dict(model.limits.each) == {"rpm": 1, "tpm": 2}
+    assert model and _each(model.limits) == {"rpm": 1, "tpm": 2}
     plain = parse_key(key_object(None, limits={"rpm": 1}))
     assert plain and not plain.principal.limits.counts_tokens
     with pytest.raises(Malformed, match=r"spec\.limits"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pippin_contract import reach
 from pippin_contract.endpoint import Endpoint
 from pippin_edge.keyring import Row
+from pippin_edge.limits.claims import Claim
 from pippin_edge.limits.claims import Kind as Limited
 from pippin_gateway.catalog import snapshot
 from pippin_gateway.catalog.kinds import KINDS, Known
@@ -41,9 +42,9 @@ maybe = st.none() | times
 texts = st.lists(text, max_size=3).map(tuple)
 limits = st.builds(
     Limits,
-    each=st.lists(st.tuples(st.sampled_from(Limited), st.integers(0, 2**53)), max_size=4).map(
-        tuple
-    ),
+    claims=st.lists(
+        st.builds(Claim, st.sampled_from(Limited), text, st.integers(0, 2**53)), max_size=4
+    ).map(tuple),
     counts_tokens=st.booleans(),
 )
 owners = st.builds(
