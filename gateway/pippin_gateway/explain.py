@@ -93,13 +93,14 @@ class Requests:
         trace = state.get("trace")
         if trace is None:
             return
-        request_id = state["request_id"]
-        self._kept.pop(request_id, None)
-        self._kept[request_id] = _Kept(
-            self._clock.wall(), scope["path"], status, seconds, state["log"], trace
-        )
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+        if status >= 400:
+            trace.said = state.get("said", "")
+        request_id, kept = state["request_id"], self._kept
+        now, fields = self._clock.wall(), state["log"]
+        kept[request_id] = _Kept(now, scope["path"], status, seconds, fields, trace)
+        kept.move_to_end(request_id)
+        if len(kept) > self._most:
+            kept.popitem(last=False)
 
     def told(self, request_id: str) -> dict[str, Any] | None:
         """In words and milliseconds; None: not known, or not any more."""

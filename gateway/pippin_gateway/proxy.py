@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -44,17 +44,12 @@ class Proxy:
         self._attempts = Attempts(deps)
         self._purse = retry.Purse()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         deps = self._deps
-        began = deps.clock()
-        trace = scope["state"]["trace"] = Trace(began)
+        trace = scope["state"]["trace"] = Trace(deps.clock())
         if deps.traced is not None:
             trace.context = begin(header(scope["headers"], b"traceparent"), deps.traced)
-        try:
-            await self._take(scope, receive, send, trace)
-        except errors.ApiError as error:
-            trace.said = error.message
-            raise
+        return self._take(scope, receive, send, trace)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, trace: Trace) -> None:
         deps = self._deps
@@ -109,8 +104,10 @@ class Proxy:
         if call.used is not None:
             deps.telemetry.used(call.model.ref, call.key.ref, took.prompt, took.completion)
             deps.admission.learn(call.model, call.asked, call.received, call.learned(took))
-            for name, tokens in call.used._asdict().items():
-                call.fields[f"{name}_tokens"] = tokens
+            fields = call.fields
+            fields["prompt_tokens"], fields["completion_tokens"], fields["cached_tokens"] = (
+                call.used
+            )
 
     async def _guarded(self, call: Call, send: Send) -> None:
         """Until the client leaves."""

@@ -14,11 +14,9 @@ import orjson
 
 from pippin_contract.wire import USAGE_HEADER
 
-_PROMPT = re.compile(rb'"prompt_tokens":\s*(\d{1,12})')
-_COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,12})')
-_CACHED = re.compile(rb'"cached_tokens":\s*(\d{1,12})')
-_INPUT = re.compile(rb'"input_tokens":\s*(\d{1,12})')
-_OUTPUT = re.compile(rb'"output_tokens":\s*(\d{1,12})')
+_PROMPT, _COMPLETION, _CACHED = b'"prompt_tokens"', b'"completion_tokens"', b'"cached_tokens"'
+_INPUT, _OUTPUT = b'"input_tokens"', b'"output_tokens"'
+_NUMBER = re.compile(rb":\s*(\d{1,12})")
 _HEADER = USAGE_HEADER.encode()
 _SAID = re.compile(rb"prompt=(\d{1,12}), completion=(\d{1,12})")
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
@@ -52,11 +50,10 @@ class Told(NamedTuple):
 
 def find(part: bytes) -> Told | None:
     """In a whole JSON answer or event that tells them."""
-    at = part.rfind(b'"prompt_tokens"')
-    prompt = _PROMPT.match(part, at) if at >= 0 else None
+    prompt = _last(_PROMPT, part)
     if prompt is None:
         return None
-    return Told(int(prompt[1]), _last(_COMPLETION, part), _last(_CACHED, part))
+    return Told(prompt, _last(_COMPLETION, part) or 0, _last(_CACHED, part) or 0)
 
 
 def said(headers: Mapping[bytes, bytes]) -> Told | None:
@@ -68,16 +65,15 @@ def said(headers: Mapping[bytes, bytes]) -> Told | None:
 
 def find_transcript(part: bytes) -> Told | None:
     """In the last events of a transcript, which has the other names for them."""
-    at = part.rfind(b'"input_tokens"')
-    heard = _INPUT.match(part, at) if at >= 0 else None
-    return Told(int(heard[1]), _last(_OUTPUT, part)) if heard else None
+    heard = _last(_INPUT, part)
+    return None if heard is None else Told(heard, _last(_OUTPUT, part) or 0)
 
 
-def _last(field: re.Pattern[bytes], part: bytes) -> int:
-    name = field.pattern[: field.pattern.index(b":")]
+def _last(name: bytes, part: bytes) -> int | None:
+    """The number of the last field of that name."""
     at = part.rfind(name)
-    found = field.match(part, at) if at >= 0 else None
-    return int(found[1]) if found else 0
+    found = _NUMBER.match(part, at + len(name)) if at >= 0 else None
+    return int(found[1]) if found else None
 
 
 def hide(part: bytes) -> bytes:

@@ -194,4 +194,5 @@ class ErrorEnvelope:
     async def _answer(error: ApiError, scope: Scope, send: Send) -> None:
         bound = state(scope)
         bound.setdefault("log", {})["error"] = error.code
+        bound["said"] = error.message
         await send_error(send, error, bound.get("request_id", ""))

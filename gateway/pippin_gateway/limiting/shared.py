@@ -11,8 +11,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pippin_edge.errors import NotReady
 from pippin_edge.limits import memory
@@ -33,8 +32,7 @@ _WINDOWS = frozenset({Kind.RPM, Kind.TPM})
 Away = Literal["localShare", "failOpen", "failClosed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What a request has taken: here, and in Redis under this name at this time (µs)."""
 
     local: memory.Receipt

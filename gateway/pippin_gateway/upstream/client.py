@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..catalog.model import Replica
 from ..routing.retry import Failure
@@ -16,8 +16,7 @@ from .outside import Outside
 from .pool import Pool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """As it goes out. The head carries the token too; the node of a native Pod asks for it."""
 
     head: bytes

@@ -19,6 +19,9 @@ class Kind(StrEnum):
     #: Requests under way.
     CONCURRENCY = "concurrency"
 
+    # An enum's own hash is computed in Python, for every look into a table.
+    __hash__ = str.__hash__
+
 
 def key_owner(ref: str) -> str:
     """Whose a key's limits are."""
@@ -50,10 +53,9 @@ class Claim(NamedTuple):
 
     def settled(self, tokens: Mapping[str, int]) -> int:
         """What it cost when the request is over and took so many tokens of each owner's."""
-        kind = self.kind  # asked one by one: to hash one takes longer
-        if kind is Kind.RPM:
-            return self.cost
-        return 0 if kind is Kind.CONCURRENCY else tokens.get(self.owner, 0)
+        if self.kind in TOKENS:
+            return tokens.get(self.owner, 0)
+        return 0 if self.kind is Kind.CONCURRENCY else self.cost
 
 
 class Verdict(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..clock import SYSTEM, Clock
 from .claims import Claim, Kind, Verdict
@@ -21,8 +21,7 @@ _METERS: dict[Kind, type[Window] | type[Day] | type[Flight]] = {
 _Found = tuple[Claim, Window | Day | Flight, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What a request has taken, to be corrected when its true cost is known."""
 
     taken: tuple[tuple[Claim, Window | Day | Flight, Mark], ...]
