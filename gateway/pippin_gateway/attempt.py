@@ -158,18 +158,22 @@ class Attempts:
         """Whether the stream came to its end. Raises UpstreamFailure when another may tell the
         rest."""
         deps, guard = self._deps, call.guard
-        events = relay.Events(exchange, send, lambda part: self._shown(call, part))
+        connection = call.scope["state"]["connection"]
+        events = relay.Events(
+            exchange,
+            send,
+            lambda part: self._shown(call, part),
+            lambda: connection.writable is None,
+        )
         await events.begin()
         if call.rest is None:
             waited = deps.clock() - call.began
             deps.telemetry.first_token.observe((call.model.ref,), waited)
             call.fields["ttft_ms"] = round(waited * 1000, 2)
-        guard.until(call.deadlines.next_part(deps.clock()))
+        guard.next_part = call.deadlines.next_part
+        guard.until(guard.next_part(deps.clock()))
         try:
-            await events.run(
-                call.answer_head(exchange),
-                lambda: guard.until(call.deadlines.next_part(deps.clock())),
-            )
+            await events.run(call.answer_head(exchange))
         except asyncio.CancelledError:
             late = guard.expired()
             if late is None:
@@ -242,13 +246,16 @@ class Attempts:
 
     def _shown(self, call: Call, part: bytes) -> bytes:
         """What the client gets of some events."""
-        call.used = call.tokens_in(part) or call.used
+        if b'_tokens"' in part:
+            call.used = call.tokens_in(part) or call.used
         if call.rest is not None:
             part = call.rest.rest(part) or self._sign_of_life(call)
         if call.told is not None:
             call.told.add(part)
         call.events += part.count(b"\n\n")
-        return usage.hide(_named(call, part)) if call.hide_usage else _named(call, part)
+        call.guard.heard = True
+        part = _named(call, part)
+        return usage.hide(part) if call.hide_usage else part
 
 
 def _named(call: Call, part: bytes) -> bytes:

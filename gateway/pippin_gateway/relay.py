@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 
 from pippin_edge import errors, sse
-from pippin_edge.asgi import Headers, Send
+from pippin_edge.asgi import Headers, Message, Send
 
 from .routing.retry import Failure
 from .upstream.client import Exchange
@@ -89,11 +89,19 @@ def passed(exchange: Exchange) -> Headers:
 class Events:
     """A stream of events. `begin` before the status line, then `run`."""
 
-    def __init__(self, exchange: Exchange, send: Send, shown: Callable[[bytes], bytes]) -> None:
-        """`shown`: what the client gets of some events."""
+    def __init__(
+        self,
+        exchange: Exchange,
+        send: Send,
+        shown: Callable[[bytes], bytes],
+        has_room: Callable[[], bool],
+    ) -> None:
+        """`shown`: what the client gets of some events. `has_room`: whether it keeps up, so that
+        nobody waits in `send`."""
         self._exchange = exchange
         self._send = send
         self._shown = shown
+        self._has_room = has_room
         self._torn = b""
         self._first = b""
         self._last = b""
@@ -106,17 +114,36 @@ class Events:
                 raise UpstreamFailure(Failure.CUT, "the stream ended before its first event")
             self._first = self._complete_events(part)
 
-    async def run(self, head: Headers, before_part: Callable[[], object]) -> None:
+    async def run(self, head: Headers) -> None:
         """Pass all events on; raises UpstreamFailure when the stream breaks off."""
         await _start(self._exchange, self._send, [*head, *EVENT_STREAM])
+        self._exchange.tap(self._pass_on)
         part = self._first
         while part:
             self._last = part
             if shown := self._shown(part):
                 await self._send({"type": "http.response.body", "body": shown, "more_body": True})
-            before_part()
             part = await self._next()
         await self._send({"type": "http.response.body", "body": b""})
+
+    def _pass_on(self) -> bool:
+        """Events that have come, while the task waits for them; False: it is wanted."""
+        if not self._has_room():
+            return False
+        part = self._complete_events(self._exchange.take())
+        if part and (shown := self._shown(part)):
+            self._send_now({"type": "http.response.body", "body": shown, "more_body": True})
+        self._last = part or self._last
+        return True
+
+    def _send_now(self, message: Message) -> None:
+        """Who has room does not wait, so `send` ends with its first step."""
+        sending = self._send(message).__await__()
+        try:
+            next(sending)
+        except StopIteration:
+            return
+        raise RuntimeError("a client with room was waited for")
 
     async def fail(self, error: errors.ApiError, request_id: str) -> None:
         """The last event of a stream that broke off, and the end."""

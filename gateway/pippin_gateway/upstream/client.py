@@ -38,6 +38,14 @@ class Exchange:
         #: The next part of the body; empty at its end. Raises UpstreamFailure.
         self.read = connection.read
 
+    def tap(self, tap: Callable[[], bool] | None) -> None:
+        """Have parts taken as they come, while a task waits in `read`: see Connection.tap."""
+        self._connection.tap = tap
+
+    def take(self) -> bytes:
+        """What has come of the body, and was not read."""
+        return self._connection.take()
+
     @property
     def complete(self) -> bool:
         return self._connection.complete

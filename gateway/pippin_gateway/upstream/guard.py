@@ -1,14 +1,16 @@
 """What ends a request from outside: a deadline that passed, or a client that left.
 
 Both cancel the request's task, wherever it waits (connecting, reading, writing to a slow
-client); `Guard.reason` then says why. Deadlines are compared by one coarse ticker for all
-requests: a timer of its own for every phase of every request costs more than the phase.
+client); `Guard.expired` then says why. Deadlines are compared, and those of streams put off, by
+one coarse ticker for all requests: a timer of its own for every phase of every request costs more
+than the phase.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from types import TracebackType
 
 from pippin_edge.errors import ClientGone
@@ -27,7 +29,7 @@ class Guard:
     waits for: catch CancelledError there and ask `expired()`.
     """
 
-    __slots__ = ("_expired", "_kind", "_task", "_ticker", "due", "left")
+    __slots__ = ("_expired", "_kind", "_task", "_ticker", "due", "heard", "left", "next_part")
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
@@ -39,6 +41,9 @@ class Guard:
         #: The client hung up.
         self.left = False
         self._expired = False
+        #: A part of a stream has come: the next one has its time from the next look on.
+        self.heard = False
+        self.next_part: Callable[[float], tuple[float, Failure]] | None = None
 
     def __enter__(self) -> Guard:
         self._ticker.add(self)
@@ -58,6 +63,7 @@ class Guard:
     def until(self, deadline: tuple[float, Failure]) -> None:
         """The next wait is late at this moment, and for this reason."""
         self.due, self._kind = deadline
+        self.heard = False
 
     def expire(self) -> None:
         """The deadline passed."""
@@ -110,6 +116,9 @@ class Ticker:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
+        for guard in self._guards:
+            if guard.heard and guard.next_part is not None:
+                guard.until(guard.next_part(now))
         for guard in [guard for guard in self._guards if guard.due <= now]:
             guard.expire()
         self._timer = loop.call_later(TICK, self._tick)

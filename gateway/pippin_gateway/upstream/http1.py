@@ -1,12 +1,14 @@
 """One HTTP/1.1 connection to a replica: a request out, a head and parts of a body back.
 
 Parsed by httptools (llhttp). Reading stops while parts wait to be taken, so a slow client slows
-its own stream down to the replica and nothing piles up here.
+its own stream down to the replica and nothing piles up here. A stream's parts need not wake the
+task that waits for them: see `tap`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
         "idle_since",
         "received",
         "status",
+        "tap",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._parts.clear()
         self._buffered = 0
         self._header_bytes = 0
-        self._error: UpstreamFailure | None = None
+        self._error: Exception | None = None
         #: Whether the whole body was received (it may still have to be read).
         self.complete = False
         self._interim = False
@@ -72,6 +75,9 @@ class Connection(asyncio.Protocol):
         self.head_seen = False
         self.received = False
         self.status = 0
+        #: Called when parts have come for a task that waits for them: whether it took them, so
+        #: that the task may wait on. To wake it costs more than to pass an event on.
+        self.tap: Callable[[], bool] | None = None
         self.headers: dict[bytes, bytes] = {}
 
     # What the client does
@@ -105,6 +111,10 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._news()
+        return self.take()
+
+    def take(self) -> bytes:
+        """What has come of the body, and was not taken."""
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -153,7 +163,8 @@ class Connection(asyncio.Protocol):
         if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        if not (self._parts and self._tapped()):
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -207,6 +218,16 @@ class Connection(asyncio.Protocol):
     def _fail(self, kind: Failure, detail: str) -> None:
         if self._error is None:
             self._error = UpstreamFailure(kind, detail)
+
+    def _tapped(self) -> bool:
+        waiter = self._waiter
+        if self.tap is None or waiter is None or waiter.done() or self.complete or self._error:
+            return False
+        try:
+            return self.tap()
+        except Exception as error:  # the task's, which is not here to be told
+            self._error = error
+            return False
 
     def _wake(self) -> None:
         waiter = self._waiter
