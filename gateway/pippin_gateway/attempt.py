@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -158,13 +159,8 @@ class Attempts:
         """Whether the stream came to its end. Raises UpstreamFailure when another may tell the
         rest."""
         deps, guard = self._deps, call.guard
-        connection = call.scope["state"]["connection"]
-        events = relay.Events(
-            exchange,
-            send,
-            lambda part: self._shown(call, part),
-            lambda: connection.writable is None,
-        )
+        client = call.scope["state"]["connection"]
+        events = relay.Events(exchange, send, partial(self._shown, call), client)
         await events.begin()
         if call.rest is None:
             waited = deps.clock() - call.began
@@ -254,7 +250,8 @@ class Attempts:
             call.told.add(part)
         call.events += part.count(b"\n\n")
         call.guard.heard = True
-        part = _named(call, part)
+        if call.model.spec.external is not None:
+            part = _named(call, part)
         return usage.hide(part) if call.hide_usage else part
 
 

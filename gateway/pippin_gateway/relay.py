@@ -7,7 +7,9 @@ replica that dies early is still a clean 502.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import orjson
 
@@ -86,6 +88,13 @@ def passed(exchange: Exchange) -> Headers:
     return [(name, found[name]) for name in PASSED if name in found]
 
 
+class Client(Protocol):
+    """The connection that the events go to."""
+
+    #: None while it keeps up.
+    writable: asyncio.Event | None
+
+
 class Events:
     """A stream of events. `begin` before the status line, then `run`."""
 
@@ -94,14 +103,13 @@ class Events:
         exchange: Exchange,
         send: Send,
         shown: Callable[[bytes], bytes],
-        has_room: Callable[[], bool],
+        client: Client,
     ) -> None:
-        """`shown`: what the client gets of some events. `has_room`: whether it keeps up, so that
-        nobody waits in `send`."""
+        """`shown`: what the client gets of some events."""
         self._exchange = exchange
         self._send = send
         self._shown = shown
-        self._has_room = has_room
+        self._client = client
         self._torn = b""
         self._first = b""
         self._last = b""
@@ -128,7 +136,7 @@ class Events:
 
     def _pass_on(self) -> bool:
         """Events that have come, while the task waits for them; False: it is wanted."""
-        if not self._has_room():
+        if self._client.writable is not None:
             return False
         part = self._complete_events(self._exchange.take())
         if part and (shown := self._shown(part)):
@@ -137,7 +145,7 @@ class Events:
         return True
 
     def _send_now(self, message: Message) -> None:
-        """Who has room does not wait, so `send` ends with its first step."""
+        """Nobody waits for a client that has room, so `send` ends with its first step."""
         sending = self._send(message).__await__()
         try:
             next(sending)

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(plan: process.Plan, report: Report) -> int:
     logs.configure(plan.settings.log_level)
-    for library in ("uvicorn", "httpx", "httpx2"):  # they tell what we tell
+    for library in ("httpx", "httpx2"):  # they tell what we tell
         logging.getLogger(library).setLevel(logging.WARNING)
     for check in report.checks:
         if check.level != "ok":

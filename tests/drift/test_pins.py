@@ -19,7 +19,7 @@ def pins(file: Path) -> dict[str, str]:
 def test_the_mlx_image_holds_the_versions_that_the_tests_have() -> None:
     """Packages of other platforms are not in the environment that is tested."""
     tested, shipped = pins(ROOT / "hack/constraints.txt"), pins(ENGINES / "mlx.txt")
-    assert {"mlx", "mlx-lm", "llguidance", "fastapi", "uvicorn"} <= set(shipped)
+    assert {"mlx", "mlx-lm", "llguidance", "fastapi", "httptools"} <= set(shipped)
     assert {name: tested[name] for name in shipped if name in tested} == {
         name: version for name, version in shipped.items() if name in tested
     }

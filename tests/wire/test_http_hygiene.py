@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from pippin_edge import protocol
+from pippin_edge import protocol, serving
 from support.eventually import eventually
 from support.gateway import Running, running_gateway
-from support.upstreams import upstream
+from support.upstreams import STREAM_HEAD, Turn, chunk, upstream
 
 BODY = b'{"model":"qwen"}'
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -166,6 +168,19 @@ async def test_a_connection_that_says_nothing_is_closed(
     assert await exchange(gateway.port) == b""
 
 
+async def test_a_kept_connection_that_is_idle_for_long_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "SWEEP_SECONDS", 0.1)
+    async with running_gateway(tmp_path) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(3):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+
+
 async def test_a_slow_body_is_a_408(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, body_read_seconds=0.3) as gateway:
         got = await exchange(gateway.port, post(gateway, b"content-length: 16", body=b'{"mo'))
@@ -236,10 +251,7 @@ async def test_a_client_that_never_reads_is_let_go(
 ) -> None:
     monkeypatch.setattr(protocol.Protocol, "write_stall_seconds", 0.3)
 
-    async def flood(turn: object) -> None:
-        from support.upstreams import STREAM_HEAD, Turn, chunk
-
-        assert isinstance(turn, Turn)
+    async def flood(turn: Turn) -> None:
         await turn.send(STREAM_HEAD)
         while True:
             await turn.send(chunk(b"data: " + b"x" * 65536 + b"\n\n"))
@@ -251,3 +263,32 @@ async def test_a_client_that_never_reads_is_let_go(
         await eventually(lambda: len(replica.requests) == 1, within=2)
         await eventually(lambda: replica.open == 0, within=5)
         writer.transport.abort()
+
+
+async def test_a_client_that_reads_late_gets_every_event_in_its_order(gateway: Running) -> None:
+    count, sent = 1000, 0
+
+    async def numbers(turn: Turn) -> None:
+        nonlocal sent
+        await turn.send(STREAM_HEAD)
+        for sent in range(count):
+            await turn.send(chunk(b"data: {%06d}%s\n\n" % (sent, b" " * 16_000)))
+        await turn.send(chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n")
+
+    async with upstream(numbers) as replica:
+        gateway.route(replica.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+        writer.write(post(gateway, b"content-length: 30", body=b'{"model":"qwen","stream":true}'))
+        await eventually(lambda: sent > 20, within=3)
+        async with asyncio.timeout(10):
+            got = b"".join([part async for part in _parts(reader)])
+        writer.transport.abort()
+    assert [int(at) for at in re.findall(rb"\{(\d{6})\}", got)] == list(range(count))
+
+
+async def _parts(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """To the end of a chunked answer."""
+    while data := await reader.read(65536):
+        yield data
+        if data.endswith(b"\r\n0\r\n\r\n"):
+            return

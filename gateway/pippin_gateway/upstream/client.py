@@ -27,7 +27,7 @@ class Request(NamedTuple):
 class Exchange:
     """An answer whose head is here. Close it always: that keeps or ends its connection."""
 
-    __slots__ = ("_connection", "_pool", "headers", "read", "replica", "status")
+    __slots__ = ("_connection", "_pool", "headers", "read", "replica", "status", "take")
 
     def __init__(self, pool: Pool, replica: Replica, connection: Connection) -> None:
         self._pool = pool
@@ -37,14 +37,12 @@ class Exchange:
         self.headers = connection.headers
         #: The next part of the body; empty at its end. Raises UpstreamFailure.
         self.read = connection.read
+        #: What has come of the body, and was not read.
+        self.take = connection.take
 
     def tap(self, tap: Callable[[], bool] | None) -> None:
         """Have parts taken as they come, while a task waits in `read`: see Connection.tap."""
         self._connection.tap = tap
-
-    def take(self) -> bytes:
-        """What has come of the body, and was not read."""
-        return self._connection.take()
 
     @property
     def complete(self) -> bool:
