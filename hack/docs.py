@@ -213,7 +213,8 @@ def _setting_row(settings: type[BaseSettings], name: str) -> str:
 def metrics_page() -> str:
     """Every metric of every program, from the registries that it fills."""
     server = CollectorRegistry()
-    server.register(Familiar(ServerTelemetry(server, model="", engine=""), time.monotonic))
+    telemetry = ServerTelemetry(server, model="", engine="")
+    server.register(Familiar(lambda: [telemetry], time.monotonic))
     registries = {
         "gateway": GatewayTelemetry().registry,
         "server": server,

@@ -6,7 +6,8 @@
     ├── ModelNotFound 404     ├── RateLimited 429        ├── NotReady 503
     ├── NotFound 404          ├── HeadersTooLarge 431    └── UpstreamTimeout 504
     ├── MethodNotAllowed 405  ├── Internal 500
-    └── RequestTimeout 408
+    ├── RequestTimeout 408
+    └── Conflict 409
 
 A message says what to do. Paths, keys, addresses and traces stay in the log.
 """
@@ -67,6 +68,10 @@ class NotFound(ApiError):
 
 class MethodNotAllowed(ApiError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class Conflict(ApiError):
+    status, type, code = 409, "invalid_request_error", "conflict"
 
 
 class RequestTimeout(ApiError):

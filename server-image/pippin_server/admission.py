@@ -63,6 +63,17 @@ class Admission:
     def pending_batch(self) -> int:
         return self.pending - self._waiting.before(NOBODY)
 
+    def stats(self) -> dict[str, object]:
+        """Of /v1/queue/stats."""
+        return {
+            "active": self.active,
+            "pending": self.pending,
+            "pending_batch": self.pending_batch,
+            "max_concurrency": self.max_concurrency,
+            "max_queue": self.max_queue,
+            "draining": self.draining,
+        }
+
     @asynccontextmanager
     async def slot(self, standing: Standing = NOBODY) -> AsyncIterator[Place]:
         """A place among the active. Raises Overloaded."""

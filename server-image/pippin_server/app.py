@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,9 +26,7 @@ from pippin_edge.body_room import FORMS, BodyRoom
 from pippin_edge.clock import Clock
 from pippin_edge.request_id import RequestId
 
-from .admission import Admission
-from .answering import Kitchen
-from .engines.base import Embedder, Host, Strain
+from .engines.base import Embedder, Host
 from .engines.echo import Echo
 from .engines.media import Painter, Transcriber
 from .engines.registry import Anything
@@ -57,7 +55,8 @@ from .routes import (
 from .routes.reading import Counter, Desk
 from .settings import Settings
 from .shelf import Shelf
-from .telemetry import CacheUse, Kept, Telemetry
+from .stand import Alone, Books, House, Stand
+from .telemetry import Answers
 
 #: No key is asked for here: probes and figures. Those below /internal ask by themselves.
 OPEN_PATHS = frozenset(
@@ -80,11 +79,14 @@ Verify = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The app, and what its process steers it by."""
+    """The app, and the model that it is about."""
 
     app: App
-    lifecycle: Lifecycle
-    admission: Admission
+    stand: Stand
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        return self.stand.lifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,70 +104,65 @@ def create_app(
     engine: Anything,
     around: Surroundings,
 ) -> Server:
-    """The whole server but for its socket."""
+    """The whole server of one model but for its socket."""
     clock, verify = around.clock, around.verify
-    admission = Admission(
-        max_concurrency=config.max_concurrency,
-        max_queue=config.max_queue,
-        queue_timeout=config.queue_timeout_seconds,
-        clock=clock.monotonic,
-    )
-    lifecycle = Lifecycle(
-        engine=engine,
-        admission=admission,
-        stall_seconds=config.liveness_stall_seconds,
-        clock=clock.monotonic,
-    )
-    telemetry = Telemetry(CollectorRegistry(), config.served_name, engine.name)
-    figures = Figures(clock.monotonic)
-    telemetry.cache_use = lambda: _cache_use(engine)
-    telemetry.strain = lambda: _strain(engine)
-    kitchen = Kitchen(admission, lifecycle, telemetry, clock)
-    api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    stand = Stand.of(config, engine, Books.of(config, clock), clock)
+    house, telemetry = Alone(stand), stand.books.telemetry
     routers = [
-        *_answering(config, engine, kitchen),
-        models.router(config, lifecycle, int(clock.wall())),
-        health.router(config, lifecycle, warmup=settings.warmup, clock=clock),
-        metrics.router(admission, lifecycle, telemetry),
-        diagnostics.router(
-            diagnostics.Diagnostics(config, lifecycle, figures, Watch(clock.monotonic), clock),
-            verify or _nobody,
-        ),
-        *_knobs(engine, lifecycle, verify or _nobody),
-        admin.router(admission, verify or _nobody, drain_timeout=config.drain_timeout_seconds),
+        *answering(stand, Shelf(clock.monotonic)),
+        models.router(models.OneModel(config, stand.lifecycle, int(clock.wall()))),
+        *_knobs(engine, stand.lifecycle, verify or nobody),
+        *inspecting(house, telemetry.registry, settings, config, around),
     ]
-    routers.append(openapi.router(routers, lambda: _described(engine, kitchen, verify)))
+    described_by = _Description(stand, verify)
+    api = api_of([*routers, openapi.router(routers, described_by)])
+    telemetry.registry.register(Familiar(lambda: [telemetry], clock.monotonic))
+    app = behind_the_edge(api, settings, around, telemetry, house.figures)
+    return Server(app, stand)
+
+
+def inspecting(
+    house: House,
+    registry: CollectorRegistry,
+    settings: Settings,
+    config: ServerConfig,
+    around: Surroundings,
+) -> tuple[APIRouter, ...]:
+    """Probes, figures, and the end."""
+    clock, verify = around.clock, around.verify or nobody
+    told = diagnostics.Diagnostics(house, Watch(clock.monotonic), clock)
+    return (
+        health.router(house, warmup=settings.warmup, clock=clock),
+        metrics.router(house, registry),
+        diagnostics.router(told, verify),
+        admin.router(house, verify, drain_timeout=config.drain_timeout_seconds),
+    )
+
+
+def api_of(routers: Iterable[APIRouter]) -> FastAPI:
+    api = _Api(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     for router in routers:
         api.include_router(router)
+    return api
+
+
+def behind_the_edge(
+    api: App, settings: Settings, around: Surroundings, telemetry: Answers, figures: Figures
+) -> App:
+    """All that every request passes, whichever model it asks for."""
     app: App = BodyRoom(api, FORMS * settings.max_media_bytes)
     app = BodyLimit(app, settings.max_body_bytes, settings.max_media_bytes, settings.body_timeout)
-    if verify is not None:
-        app = ByPrefix(PICTURES_PATH, app, Authenticate(app, verify, OPEN_PATHS))
+    if around.verify is not None:
+        app = ByPrefix(PICTURES_PATH, app, Authenticate(app, around.verify, OPEN_PATHS))
     app = errors.ErrorEnvelope(app)
     if settings.access_log:
-        app = AccessLog(app, around.write_access_line, clock=clock)
-    telemetry.registry.register(Familiar(telemetry, clock.monotonic))
-    app = RequestId(Measure(app, telemetry, figures, clock))
-    return Server(app, lifecycle, admission)
+        app = AccessLog(app, around.write_access_line, clock=around.clock)
+    return RequestId(Measure(app, telemetry, figures, around.clock))
 
 
-def _strain(engine: Anything) -> tuple[bool, int]:
-    found = engine.activity().strain or Strain()
-    return found.degraded, found.times
-
-
-def _cache_use(engine: Anything) -> CacheUse:
-    seen = engine.activity()
-    if isinstance(engine, Host):
-        return CacheUse(seen.cache_hits, seen.cache_misses, kept=None)
-    kept, state = Kept(), seen.cache
-    if state is not None:
-        kept = Kept(state.reason is None, state.bytes, state.capacity, state.evicted, state.drops)
-    return CacheUse(seen.cache_hits, seen.cache_misses, kept)
-
-
-def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tuple[APIRouter, ...]:
-    desk = Desk(config)
+def answering(stand: Stand, shelf: Shelf) -> tuple[APIRouter, ...]:
+    """What the model is asked on."""
+    engine, kitchen, desk = stand.engine, stand.kitchen, Desk(stand.config)
     served: tuple[APIRouter, ...]
     if isinstance(engine, Host):
         engine.meter = kitchen.telemetry
@@ -177,27 +174,33 @@ def _answering(config: ServerConfig, engine: Anything, kitchen: Kitchen) -> tupl
     elif isinstance(engine, Transcriber):
         served = (transcriptions.router(desk, kitchen, engine),)
     elif isinstance(engine, Painter):
-        shelf = Shelf(kitchen.clock.monotonic)
-        served = (images.router(desk, kitchen, engine, shelf),)
+        served = images.router(desk, kitchen, engine, shelf), images.pictures(shelf)
     else:
-        counter = Counter(config, kitchen, engine)
+        counter = Counter(stand.config, kitchen, engine)
         served = chat.router(counter), completions.router(counter)
     return *served, others.router(desk, [path for one in served for path in _paths(one)])
 
 
-def _described(engine: Anything, kitchen: Kitchen, verify: Verify | None) -> openapi.Described:
-    """Raises NotReady while an engine that judges requests by itself is not there to be asked."""
-    if isinstance(engine, Host):
-        kitchen.refuse_unless_ready()
+class _Description:
+    """Made when somebody asks, since an engine that judges requests by itself is asked then."""
 
-    def request(path: str, schemas: dict[str, Any]) -> dict[str, Any] | None:
+    def __init__(self, stand: Stand, verify: Verify | None) -> None:
+        self._stand = stand
+        self._verify = verify
+
+    def __call__(self) -> openapi.Described:
+        """Raises NotReady while such an engine is not there."""
+        if isinstance(self._stand.engine, Host):
+            self._stand.kitchen.refuse_unless_ready()
+        return openapi.Described(self._request, None if self._verify is None else OPEN_PATHS)
+
+    def _request(self, path: str, schemas: dict[str, Any]) -> dict[str, Any] | None:
+        engine = self._stand.engine
         if isinstance(engine, Host):
             known = engine.fields(path)
             return None if known is None else described.of_engine(known)
         honours: frozenset[str] = getattr(engine, "honours", frozenset())
         return described.request(path, honours, schemas)
-
-    return openapi.Described(request, None if verify is None else OPEN_PATHS)
 
 
 def _paths(router: APIRouter) -> list[str]:
@@ -231,5 +234,5 @@ async def _raise(request: Request, error: Exception) -> NoReturn:
     raise error
 
 
-def _nobody(token: str) -> object:
+def nobody(token: str) -> object:
     raise errors.Unauthenticated("only callers on this machine may do this")

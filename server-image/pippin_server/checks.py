@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,10 @@ from pippin_contract import native
 from pippin_contract.serverconfig import ServerConfig
 
 from .engines import registry, weights
+from .engines.base import LoadFailed
 from .engines.mlx.fit import Fit
 from .models import integrity
+from .models.discovery import Found
 
 Level = Literal["error", "warning", "ok"]
 
@@ -82,6 +84,37 @@ def examine(
             *_auth(config),
         )
     )
+
+
+def examine_several(
+    config: ServerConfig,
+    surroundings: registry.Surroundings,
+    host: str,
+    port: int,
+    found: Sequence[Found],
+) -> Report:
+    """A model that is not whole keeps the others from nothing; a server of none is no use."""
+    checks = [*_address(host, port, config), *_auth(config)]
+    if not found:
+        words = "no model is there: see `pippin-server discover`"
+        checks.append(Check("models", "error", words, "ModelSourceNotFound"))
+    for one in found:
+        checks += _one_of_several(one, surroundings)
+    return Report(tuple(checks))
+
+
+def _one_of_several(found: Found, surroundings: registry.Surroundings) -> Iterator[Check]:
+    for problem in found.problems:
+        yield Check("model", "warning", f"{found.name}: {problem}")
+    if found.problems:
+        return
+    try:
+        registry.claim(found.config, surroundings, models=1)
+    except LoadFailed as failure:
+        yield Check("memory", "warning", f"{found.name}: {failure.message}")
+    else:
+        size = f"{found.bytes / 2**20:.0f} MiB of weights"
+        yield Check("model", "ok", f"{found.name}, {found.config.engine}, {size}")
 
 
 def _engine(config: ServerConfig) -> Iterator[Check]:

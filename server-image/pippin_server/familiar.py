@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from .telemetry import Telemetry
+from .telemetry import Answers, merged
 
 _REQUESTS = "pippin_server_requests"
 _DURATION = "pippin_server_request_duration_seconds"
@@ -24,29 +24,34 @@ _LOAD_SECONDS = "pippin_server_model_load_seconds"
 
 
 class Familiar(Collector):
-    """`hf_server_…`, of our own telemetry."""
+    """`hf_server_…`, of our own telemetry; of all models, where there are several."""
 
-    def __init__(self, telemetry: Telemetry, clock: Callable[[], float]) -> None:
-        self._telemetry = telemetry
+    def __init__(
+        self, telemetries: Callable[[], Sequence[Answers]], clock: Callable[[], float]
+    ) -> None:
+        self._telemetries = telemetries
         self._clock = clock
         self._read = clock(), time.process_time()
 
     def collect(self) -> Iterator[Metric]:
         names = [_REQUESTS + "_total", _LOADED, _LOAD_SECONDS]
         names += [_DURATION + part for part in ("_bucket", "_sum", "_count")]
-        found = self._telemetry.registry.restricted_registry(names).collect()
+        every = self._telemetries()
+        found = merged(one.registry.restricted_registry(names).collect() for one in every)
         ours = {metric.name: metric for metric in found}
-        # Before the first request these two are not among them.
+        # Before the first request, or the first model, some are not among them.
         none = Metric(_DURATION, "From first byte in to last out.", "histogram")
         yield from _requests(ours.get(_REQUESTS, none))
         yield _renamed(
             ours.get(_DURATION, none), "hf_server_request_duration_seconds", {"endpoint"}
         )
-        yield _renamed(ours[_LOADED], "hf_server_models_loaded", set())
-        yield _renamed(ours[_LOAD_SECONDS], "hf_server_model_load_duration_seconds", set())
-        use = self._telemetry.cache_use()
-        yield _cache("hits", use.hits)
-        yield _cache("misses", use.misses)
+        loaded = ours.get(_LOADED, Metric(_LOADED, "Models that can answer.", "gauge"))
+        yield _renamed(loaded, "hf_server_models_loaded", set())
+        took = ours.get(_LOAD_SECONDS, Metric(_LOAD_SECONDS, "Time that loading took.", "gauge"))
+        yield _renamed(took, "hf_server_model_load_duration_seconds", set())
+        uses = [one.cache_use() for one in every]
+        yield _cache("hits", sum(use.hits for use in uses))
+        yield _cache("misses", sum(use.misses for use in uses))
         yield self._utilization()
 
     def _utilization(self) -> Metric:

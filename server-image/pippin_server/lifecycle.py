@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from .admission import Admission
@@ -20,6 +20,11 @@ class LoadProgress:
     percent: int = 0
     message: str = "starting"
     transfer: Transfer | None = None
+
+    def payload(self) -> dict[str, object]:
+        """Of /health."""
+        found: dict[str, object] = {"percent": self.percent, "message": self.message}
+        return found if self.transfer is None else found | asdict(self.transfer)
 
 
 class Lifecycle:

@@ -7,7 +7,7 @@ from pippin_edge.asgi import App, Receive, Scope, Send, state
 from pippin_edge.clock import Clock
 
 from .figures import Figures
-from .telemetry import Telemetry
+from .telemetry import Answers
 
 #: Paths that are counted by name; all others are one.
 _ENDPOINTS = {
@@ -23,12 +23,15 @@ _ENDPOINTS = {
 _ANSWERED = frozenset({"chat", "completions", "embeddings", "images", "transcriptions"})
 #: Probes and scrapes would drown what people ask.
 _QUIET = frozenset({"/health", "/ready", "/livez", "/metrics"})
+#: In the request's state.
+_COUNTED = "counted"
 
 
 class Measure:
-    """Outermost but for the request's id: refusals count too."""
+    """Outermost but for the request's id: refusals count too. Where there are several models, who
+    finds out which one is asked says so with `counts_for`."""
 
-    def __init__(self, app: App, telemetry: Telemetry, figures: Figures, clock: Clock) -> None:
+    def __init__(self, app: App, telemetry: Answers, figures: Figures, clock: Clock) -> None:
         self.app = app
         self.telemetry = telemetry
         self.figures = figures
@@ -45,6 +48,14 @@ class Measure:
             status = state(scope)["answer"].status or CLIENT_CLOSED
             endpoint = _ENDPOINTS.get(scope["path"], "other")
             seconds = self.clock.monotonic() - began
-            self.telemetry.answered(endpoint, status, seconds)
+            telemetry, figures = state(scope).get(_COUNTED, (self.telemetry, None))
+            telemetry.answered(endpoint, status, seconds)
             if endpoint in _ANSWERED:
                 self.figures.answered(seconds)
+                if figures is not None:
+                    figures.answered(seconds)
+
+
+def counts_for(scope: Scope, telemetry: Answers, figures: Figures) -> None:
+    """The request is one of this model's."""
+    state(scope)[_COUNTED] = telemetry, figures

@@ -10,8 +10,10 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -19,15 +21,17 @@ from pippin_contract import native, wire
 from pippin_contract.serverconfig import ServerConfig
 from pippin_edge import serving
 from pippin_edge.access_log import LineWriter
+from pippin_edge.asgi import App
 from pippin_edge.clock import SYSTEM
 
 from . import settings as told
+from . import several
 from .app import Server, Surroundings, create_app
 from .engines import registry
-from .engines.base import Engine, LoadFailed
+from .engines.base import LoadFailed
 from .keys import Verify
-from .lifecycle import Lifecycle
 from .models import loader
+from .models.discovery import Found
 from .models.sources import base as sources
 from .resilience.redact import redact
 
@@ -48,6 +52,8 @@ class Plan:
     host: str
     port: int
     verify: Verify | None
+    #: The models of a directory; None: there is one, and `config` is about it.
+    found: tuple[Found, ...] | None = None
 
     def surroundings(self) -> registry.Surroundings:
         """Where an engine may write, below the cache, and how much memory it may take."""
@@ -78,72 +84,83 @@ def write_termination_message(reason: str, message: str) -> None:
         told.termination_log().write_text(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a process does until it is told to end."""
+
+    app: App
+    #: Requests under way.
+    active: Callable[[], object]
+    #: Take in nobody any more, within these seconds.
+    drain: Callable[[float], Awaitable[bool]]
+    close: Callable[[], Awaitable[None]]
+    #: Done beside; None: nothing.
+    load: Callable[[asyncio.Event], Coroutine[None, None, None]] | None = None
+    failure: Callable[[], LoadFailed | None] = lambda: None
+
+
 async def run(plan: Plan) -> int:
     """Serve until told to end; the exit code."""
     listener = serving.bind(plan.host, plan.port)
-    engine = registry.create(plan.config, plan.surroundings(), SYSTEM.monotonic)
     lines = LineWriter(_write_out)
     around = Surroundings(plan.verify, SYSTEM, write_access_line=lines)
-    server = create_app(plan.settings, plan.config, engine, around)
+    work = _one(plan, around) if plan.found is None else _several(plan, around)
     stop = asyncio.Event()
-    ending = _Ending(server, engine, plan.config.drain_timeout_seconds, stop)
+    ending = _Ending(work, plan.config.drain_timeout_seconds, stop)
     ending.listen()
-    loading = asyncio.create_task(_load(plan, server, engine, stop))
+    loading = asyncio.create_task(work.load(stop)) if work.load else None
     log.info("server.listening", host=plan.host, port=listener.getsockname()[1])
     drain = serving.Drain(linger=0, timeout=_LAST_BYTES)
-    await serving.serve(server.app, listener, stop, drain)
-    loading.cancel()
-    with suppress(asyncio.CancelledError):
-        await loading
-    await engine.close()
+    await serving.serve(work.app, listener, stop, drain)
+    if loading is not None:
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
+    await work.close()
     await lines.close()
-    return _exit_code(server.lifecycle.failure)
+    return _exit_code(work.failure())
 
 
-async def _load(plan: Plan, server: Server, engine: Engine, stop: asyncio.Event) -> None:
-    lifecycle = server.lifecycle
-    try:
-        path = None
-        if registry.needs_weights(plan.config):
-            model = plan.config.model
-            path = await loader.locate(model, plan.sources(), lifecycle.advance)
-        loaded = await engine.load(path, lifecycle.advance)
-        if plan.settings.warmup:
-            lifecycle.advance(100, "warming up")
-            await engine.warm_up()
-            lifecycle.warmed_up = True
-    except LoadFailed as failure:
-        _failed(lifecycle, failure, stop)
-        return
-    except Exception as error:
-        # A bug, or a library's: said in the log, and where Kubernetes looks, before the end.
-        log.exception("model.crashed")
-        words = f"{type(error).__name__} while loading: see the log"
-        _failed(lifecycle, LoadFailed("EngineFailed", words, permanent=False), stop)
-        return
-    lifecycle.became_ready(loaded)
-    log.info(
-        "model.ready",
-        seconds=round(lifecycle.load_seconds, 2),
-        context_length=loaded.context_length,
-        bytes=loaded.bytes,
-        **loaded.details,
+def _one(plan: Plan, around: Surroundings) -> Work:
+    engine = registry.create(plan.config, plan.surroundings(), SYSTEM.monotonic)
+    server = create_app(plan.settings, plan.config, engine, around)
+    admission = server.stand.admission
+    return Work(
+        server.app,
+        lambda: admission.active,
+        admission.drain,
+        engine.close,
+        lambda stop: _load(plan, server, stop),
+        lambda: server.lifecycle.failure,
     )
 
 
-def _failed(lifecycle: Lifecycle, failure: LoadFailed, stop: asyncio.Event) -> None:
-    log.error("model.failed", reason=failure.reason, message=redact(failure.message))
-    write_termination_message(failure.reason, failure.message)
-    lifecycle.failed(failure)
-    stop.set()
+def _several(plan: Plan, around: Surroundings) -> Work:
+    house, app = several.create(
+        plan.settings, plan.config, plan.found or (), plan.surroundings(), around
+    )
+    return Work(app, lambda: house.queue()["active"], house.drain, house.close)
+
+
+async def _load(plan: Plan, server: Server, stop: asyncio.Event) -> None:
+    def locate() -> Awaitable[Path]:
+        return loader.locate(plan.config.model, plan.sources(), server.lifecycle.advance)
+
+    try:
+        needed = registry.needs_weights(plan.config)
+        await server.stand.load(locate if needed else None, warmup=plan.settings.warmup)
+    except LoadFailed as failure:
+        log.error("model.failed", reason=failure.reason, message=redact(failure.message))
+        write_termination_message(failure.reason, failure.message)
+        server.lifecycle.failed(failure)
+        stop.set()
 
 
 class _Ending:
     """On a signal: refuse what comes, finish what runs, then stop; a second signal hurries."""
 
-    def __init__(self, server: Server, engine: Engine, within: float, stop: asyncio.Event) -> None:
-        self._server = server
-        self._engine = engine
+    def __init__(self, work: Work, within: float, stop: asyncio.Event) -> None:
+        self._work = work
         self._within = within
         self._stop = stop
         self._task: asyncio.Task[None] | None = None
@@ -155,7 +172,7 @@ class _Ending:
 
     def _told(self) -> None:
         if self._task is None:
-            log.info("server.draining", active=self._server.admission.active)
+            log.info("server.draining", active=self._work.active())
             self._task = asyncio.create_task(self._end())
         else:
             self._within = 0
@@ -163,9 +180,9 @@ class _Ending:
             self._task = asyncio.create_task(self._end())
 
     async def _end(self) -> None:
-        if not await self._server.admission.drain(self._within):
-            log.warning("server.cut_off", active=self._server.admission.active)
-            await self._engine.close()
+        if not await self._work.drain(self._within):
+            log.warning("server.cut_off", active=self._work.active())
+            await self._work.close()
         self._stop.set()
 
 

@@ -82,6 +82,26 @@ class Settings(BaseSettings):
         validation_alias=_names("NAME"),
         description="Name that clients ask for; empty: the directory's.",
     )
+    models_dir: Path | None = Field(
+        default=None,
+        validation_alias=_names("MODELS_DIR"),
+        description="Directory of models that are all served, each loaded when it is first asked"
+        " for; instead of a model.",
+    )
+    max_loaded_models: int = Field(
+        default=3,
+        ge=1,
+        le=64,
+        validation_alias=_names("MAX_LOADED_MODELS"),
+        description="Models of that directory in memory at once; the one that was not used for the"
+        " longest time makes room for another.",
+    )
+    load_timeout: float = Field(
+        default=300,
+        gt=0,
+        validation_alias=_names("LOAD_TIMEOUT"),
+        description="Seconds in which one of them must be loaded.",
+    )
     engine: EngineName | None = Field(
         default=None,
         validation_alias=_names("ENGINE"),
@@ -262,6 +282,18 @@ def server_config(
         changed["drain_timeout_seconds"] = settings.drain_timeout
     changed["prompt_cache"] = _prompt_cache(settings, config.prompt_cache)
     return config.model_copy(update=changed)
+
+
+def several_config(settings: Settings, preferred: Callable[[], EngineName]) -> ServerConfig:
+    """What holds for every model of the directory that says nothing else. Raises SettingsError."""
+    problems = [
+        f"{name}: one model's only: leave it out, or leave models_dir out"
+        for name in ("config", "model", "name")
+        if getattr(settings, name)
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return server_config(settings.model_copy(update={"name": "models", "model": "."}), preferred)
 
 
 def _prompt_cache(settings: Settings, told: PromptCacheConfig) -> PromptCacheConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,13 @@ _BY = ("model", "engine")
 class State:
     """What gauges show, looked up when someone asks."""
 
-    active: int
-    pending: int
-    batch: int
-    ready: bool
-    alive: bool
-    load_seconds: float
-    load_bytes: int
+    active: int = 0
+    pending: int = 0
+    batch: int = 0
+    ready: bool = False
+    alive: bool = True
+    load_seconds: float = 0.0
+    load_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,14 @@ class CacheUse:
     kept: Kept | None = Kept()
 
 
-class Telemetry:
-    """Counted in place while requests run."""
+class Answers:
+    """Requests by their answers. Without a model: those that are about none."""
 
-    def __init__(self, registry: CollectorRegistry, model: str, engine: str) -> None:
+    def __init__(self, registry: CollectorRegistry, model: str = "", engine: str = "") -> None:
         self.registry = registry
         self._names = (model, engine)
+        #: Set by who knows.
+        self.cache_use: Callable[[], CacheUse] = CacheUse
         by = (*_BY, "endpoint")
         self._requests = counter(registry, "pippin_server_requests", "Answers.", (*by, "code"))
         self._duration = histogram(
@@ -67,11 +70,20 @@ class Telemetry:
             "From first byte in to last out.",
             by,
         )
+        build_info(registry, "server", __version__)
+
+    def answered(self, endpoint: str, code: int, seconds: float) -> None:
+        self._requests(*self._names, endpoint, str(code)).inc()
+        self._duration(*self._names, endpoint).observe(seconds)
+
+
+class Telemetry(Answers):
+    """Counted in place while requests run."""
+
+    def __init__(self, registry: CollectorRegistry, model: str, engine: str) -> None:
+        super().__init__(registry, model, engine)
         self._make_token_metrics(registry)
         self._make_gauges(registry)
-        build_info(registry, "server", __version__)
-        #: Set by who knows.
-        self.cache_use: Callable[[], CacheUse] = CacheUse
         #: Whether the engine does less than it could, and how often memory ran out.
         self.strain: Callable[[], tuple[bool, int]] = lambda: (False, 0)
         self.add(self._cache)
@@ -115,10 +127,6 @@ class Telemetry:
         self._load_seconds = one("pippin_server_model_load_seconds", "Time that loading took.")
         self._load_bytes = one("pippin_server_model_load_bytes", "Size of the weights in memory.")
 
-    def answered(self, endpoint: str, code: int, seconds: float) -> None:
-        self._requests(*self._names, endpoint, str(code)).inc()
-        self._duration(*self._names, endpoint).observe(seconds)
-
     def step(
         self, *, prompt: int, completion: int, first: Sequence[float], between: Sequence[float]
     ) -> None:
@@ -161,7 +169,7 @@ class Telemetry:
 
     def add(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         """Show these with ours."""
-        self.registry.register(_Collected(metrics))
+        self.registry.register(Collected(metrics))
 
     def show(self, state: State) -> None:
         self._in_flight.set(state.active)
@@ -173,7 +181,46 @@ class Telemetry:
         self._load_bytes.set(state.load_bytes)
 
 
-class _Collected(Collector):
+class Together(Collector):
+    """The metrics of several registries, each name once."""
+
+    def __init__(self, registries: Callable[[], Iterable[CollectorRegistry]]) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterable[Metric]:
+        return merged(registry.collect() for registry in self._registries())
+
+
+def merged(families: Iterable[Iterable[Metric]]) -> list[Metric]:
+    """Samples that are the same in several are there once."""
+    found: dict[str, Metric] = {}
+    said: set[tuple[str, frozenset[tuple[str, str]]]] = set()
+    for metric in itertools.chain.from_iterable(families):
+        kept = found.setdefault(
+            metric.name, Metric(metric.name, metric.documentation, metric.type, metric.unit)
+        )
+        for sample in metric.samples:
+            which = sample.name, frozenset(sample.labels.items())
+            if which not in said:
+                said.add(which)
+                kept.samples.append(sample)
+    return list(found.values())
+
+
+def evictions(counted: Callable[[], Iterable[tuple[str, str, int]]]) -> Callable[[], list[Metric]]:
+    """Of several models: name, engine, how often it went."""
+
+    def collect() -> list[Metric]:
+        words = "Times that a model made room for another."
+        found = CounterMetricFamily("pippin_server_model_evictions", words, labels=_BY)
+        for model, engine, times in counted():
+            found.add_metric((model, engine), times)
+        return [found]
+
+    return collect
+
+
+class Collected(Collector):
     def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._metrics = metrics
 

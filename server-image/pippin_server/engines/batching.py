@@ -108,6 +108,7 @@ class Batches:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        self._compute = None  # it holds the model
 
     async def _arrival(self, tokens: Awaitable[Sequence[Tokens]]) -> Sequence[Tokens]:
         self._coming += 1

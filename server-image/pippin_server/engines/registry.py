@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +89,44 @@ def examine_arguments(config: ServerConfig, surroundings: Surroundings) -> list[
 
 def needs_weights(config: ServerConfig) -> bool:
     return config.engine != "echo"
+
+
+def claim(config: ServerConfig, around: Surroundings, models: int) -> tuple[int, Surroundings]:
+    """What a model takes of a memory that so many share, beside the program itself, and what its
+    engine is to be told of it; blocks. Raises LoadFailed."""
+    if not needs_weights(config):
+        return 0, around
+    from .mlx.fit import share
+
+    found, limit = share(fitting(config, around), Path(config.model.path), models)
+    return found, replace(around, memory=limit or None)
+
+
+def room(around: Surroundings) -> int:
+    """Bytes for models; 0: nobody knows."""
+    from .mlx.fit import PROGRAM
+
+    found = budget(around.memory).bytes
+    return max(1, found - PROGRAM) if found else 0
+
+
+def honours(config: ServerConfig) -> frozenset[str]:
+    """See `base.Generator`; of an engine that is not made yet."""
+    if config.engine == "mlx":
+        from .mlx.engine import MlxEngine
+
+        return MlxEngine.honours
+    from .echo import EchoEngine
+
+    return EchoEngine.honours
+
+
+def release(config: ServerConfig) -> None:
+    """Give back what an engine that was closed has left behind; blocks."""
+    if config.engine == "mlx":
+        from .mlx.loading import release as give_back
+
+        give_back()
 
 
 def create(

@@ -93,7 +93,8 @@ class Worker(Generic[J]):
         """Raises what `make` raises."""
         self._make = make
         self._thread.start()
-        await asyncio.wrap_future(self._started)
+        # Shielded: the thread tells of its start also when nobody waits for it any more.
+        await asyncio.shield(asyncio.wrap_future(self._started))
 
     @property
     def alive(self) -> bool:
@@ -143,12 +144,14 @@ class Worker(Generic[J]):
     # From here on: the owning thread.
 
     def _run(self) -> None:
+        make, self._make = self._make, None  # it may hold what it makes
         try:
-            assert self._make is not None
-            batcher = self._make()
+            assert make is not None
+            batcher = make()
         except BaseException as error:
             self._started.set_exception(error)
             return
+        del make
         self._started.set_result(None)
         stopped: Exception = EngineStopped("the server is shutting down")
         try:

@@ -13,6 +13,7 @@ from .completions import CompletionRequest
 from .embeddings import EmbeddingRequest
 from .forms import FormBody
 from .images import EditRequest, GenerationRequest
+from .models import ModelRequest
 from .transcripts import TranscriptionRequest
 
 REFERENCE = "#/components/schemas/"
@@ -27,6 +28,8 @@ REQUESTS: Mapping[str, type[BaseModel]] = {
     "/v1/images/generations": GenerationRequest,
     "/v1/images/edits": EditRequest,
     "/v1/audio/transcriptions": TranscriptionRequest,
+    "/models/load": ModelRequest,
+    "/models/unload": ModelRequest,
 }
 
 

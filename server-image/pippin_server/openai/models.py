@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel, ConfigDict
+
 from pippin_contract.serverconfig import ServerConfig
+
+
+class ModelRequest(BaseModel):
+    """Of /models/load and /models/unload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
 
 
 def card(config: ServerConfig, *, context_length: int | None, created: int) -> dict[str, object]:

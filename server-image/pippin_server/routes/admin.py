@@ -11,21 +11,19 @@ from starlette.responses import Response
 
 from pippin_edge.authenticate import token
 
-from ..admission import Admission
+from ..stand import House
 from .json import answer
 
 
-def router(
-    admission: Admission, verify: Callable[[str], object], *, drain_timeout: float
-) -> APIRouter:
+def router(house: House, verify: Callable[[str], object], *, drain_timeout: float) -> APIRouter:
     """`verify` raises Unauthenticated; asked only when the caller is not on this machine."""
     routes = APIRouter()
 
     @routes.post("/internal/drain")
     async def drain(request: Request) -> Response:
         require_insider(request, verify)
-        drained = await admission.drain(drain_timeout)
-        return answer(request, {"drained": drained, "active": admission.active})
+        drained = await house.drain(drain_timeout)
+        return answer(request, {"drained": drained, "active": house.queue()["active"]})
 
     return routes
 

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pippin_contract.serverconfig import ServerConfig
 from pippin_edge.clock import Clock
 from pippin_edge.errors import BadRequest
 from pippin_edge.metrics import CONTENT_TYPE
@@ -22,7 +21,7 @@ from pippin_edge.metrics import CONTENT_TYPE
 from ..figures import WINDOW, Figures
 from ..hardware.report import described
 from ..hardware.watch import Watch
-from ..lifecycle import Lifecycle
+from ..stand import House, Stand
 from .admin import require_insider
 from .json import answer
 
@@ -30,21 +29,13 @@ GIB = 1024**3
 
 
 class Diagnostics:
-    """What there is to tell of one model's server."""
+    """What there is to tell of a server and its models."""
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        lifecycle: Lifecycle,
-        figures: Figures,
-        hardware: Watch,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, house: House, hardware: Watch, clock: Clock) -> None:
         hardware.now()  # so that it is known by the time somebody asks
         self._hardware = hardware
-        self._config = config
-        self._lifecycle = lifecycle
-        self._figures = figures
+        self._house = house
+        self._figures: Figures = house.figures
         self._clock = clock
 
     def performance(self) -> dict[str, object]:
@@ -71,29 +62,19 @@ class Diagnostics:
     def everything(self) -> dict[str, object]:
         """Model, queue and configuration."""
         began = self._clock.monotonic()
-        lifecycle, admission = self._lifecycle, self._lifecycle.admission
-        why = lifecycle.not_ready()
+        house = self._house
+        why, queue = house.not_ready(), house.queue()
         found: dict[str, object] = {
             "timestamp": _stamp(self._clock.wall()),
             "status": "ok" if why is None else "unhealthy",
-            "handler_initialized": lifecycle.stage == "ready",
+            "handler_initialized": bool(house.ready()),
             "registry_initialized": True,
             "vram": self._vram(),
             "models": self._models(),
             "cache": self._cache(),
             "degraded": self._strain(),
-            "queue": {
-                "active": admission.active,
-                "pending": admission.pending,
-                "max_concurrency": admission.max_concurrency,
-            },
-            "config": {
-                "model_type": self._config.model.task,
-                "engine": lifecycle.engine.name,
-                "max_concurrency": admission.max_concurrency,
-                "context_length": lifecycle.loaded.context_length if lifecycle.loaded else None,
-                "warmup_completed": lifecycle.warmed_up,
-            },
+            "queue": {name: queue[name] for name in ("active", "pending", "max_concurrency")},
+            "config": house.settings(),
         }
         if why is not None:
             found["reason"] = why
@@ -102,20 +83,20 @@ class Diagnostics:
 
     def status(self) -> dict[str, object]:
         """What works, the prompt cache, the model and the machine."""
-        lifecycle = self._lifecycle
-        why = lifecycle.not_ready()
+        house = self._house
+        why, queue = house.not_ready(), house.queue()
         found: dict[str, object] = {
             "timestamp": _stamp(self._clock.wall()),
             "status": "ok" if why is None else "unhealthy",
             "components": {
-                "model": lifecycle.stage,
-                "engine": "alive" if lifecycle.not_alive() is None else "dead",
-                "admission": "draining" if lifecycle.admission.draining else "open",
+                **house.components(),
+                "engine": "alive" if house.not_alive() is None else "dead",
+                "admission": "draining" if queue["draining"] else "open",
             },
             "cache": self._cache(),
             "degraded": self._strain(),
             "models": self._models(),
-            "memory": lifecycle.loaded.memory if lifecycle.loaded else None,
+            "memory": house.memory(),
             "hardware": self._machine(),
         }
         if why is not None:
@@ -143,48 +124,55 @@ class Diagnostics:
             told |= {"total_gb": round(total / GIB, 3), "max_gb": round(total / GIB, 3)}
             told |= {"available_gb": round((total - used) / GIB, 3)}
             told |= {"usage_percent": round(100 * used / total, 1)}
-        return {**told, "model_count": int(self._lifecycle.stage == "ready")}
+        return {**told, "model_count": len(self._house.ready())}
 
     def _strain(self) -> dict[str, object] | None:
-        """Of an engine that does less at once after memory ran out."""
-        strain = self._lifecycle.engine.activity().strain
-        if strain is None:
+        """Of engines that do less at once after memory ran out, together."""
+        seen = [stand.engine.activity().strain for stand in self._house.stands()]
+        strains = [strain for strain in seen if strain is not None]
+        if not strains:
             return None
-        told: dict[str, object] = {"active": strain.degraded, "out_of_memory": strain.times}
-        told |= {"max_batch": strain.batch, "full_batch": strain.full}
-        return {**told, "freed_bytes": strain.freed}
+        told: dict[str, object] = {"active": any(one.degraded for one in strains)}
+        told["out_of_memory"] = sum(one.times for one in strains)
+        told["max_batch"] = sum(one.batch for one in strains)
+        told["full_batch"] = sum(one.full for one in strains)
+        return {**told, "freed_bytes": sum(one.freed for one in strains)}
 
     def _cache(self) -> dict[str, object]:
-        """Tokens of prompts that the engine had already, and that it had to read; what it keeps."""
-        seen = self._lifecycle.engine.activity()
-        asked = seen.cache_hits + seen.cache_misses
-        rate = round(seen.cache_hits / asked, 4) if asked else 0.0
-        told: dict[str, object] = {"hits": seen.cache_hits, "misses": seen.cache_misses}
-        told["hit_rate"] = rate
-        if (kept := seen.cache) is None:
+        """Tokens of prompts that the engines had already, and that they had to read; what they
+        keep."""
+        seen = [stand.engine.activity() for stand in self._house.stands()]
+        hits, misses = sum(one.cache_hits for one in seen), sum(one.cache_misses for one in seen)
+        rate = round(hits / (hits + misses), 4) if hits + misses else 0.0
+        told: dict[str, object] = {"hits": hits, "misses": misses, "hit_rate": rate}
+        kept = [one.cache for one in seen if one.cache is not None]
+        if not kept:
             return told
-        told |= {"enabled": kept.reason is None, "bytes": kept.bytes, "drops": kept.drops}
-        told |= {"capacity_bytes": kept.capacity, "evictions": kept.evicted}
-        return told if kept.reason is None else {**told, "reason": kept.reason}
+        on = [one for one in kept if one.reason is None]
+        told |= {"enabled": bool(on), "bytes": sum(one.bytes for one in kept)}
+        told |= {"drops": sum(one.drops for one in kept)}
+        told |= {"capacity_bytes": sum(one.capacity for one in kept)}
+        told |= {"evictions": sum(one.evicted for one in kept)}
+        return told if on else {**told, "reason": kept[0].reason}
 
     def _models(self) -> dict[str, object]:
-        loaded, figures = self._lifecycle.loaded, self._figures
-        if loaded is None:
-            return {"count": 0, "stats": []}
+        stats = [self._stat(stand) for stand in self._house.ready()]
+        return {"count": len(stats), "stats": stats, **self._house.models()}
+
+    def _stat(self, stand: Stand) -> dict[str, object]:
+        loaded, figures, model = stand.lifecycle.loaded, stand.books.figures, stand.config.model
         last = figures.last_at
         if last is not None:
             last = self._clock.wall() - (self._clock.monotonic() - last)
-        model = self._config.model
-        one = {
-            "model_id": self._config.served_name,
-            "type": model.task if model else "chat",
-            "family": (model.family if model else "") or None,
+        return {
+            "model_id": stand.config.served_name,
+            "type": model.task,
+            "family": model.family or None,
             "request_count": figures.requests,
-            "vram_usage_gb": round(loaded.bytes / GIB, 3),
+            "vram_usage_gb": round((loaded.bytes if loaded else 0) / GIB, 3),
             "last_access": None if last is None else _stamp(last),
             "created_at": _stamp(self._clock.wall() - figures.uptime),
         }
-        return {"count": 1, "stats": [one]}
 
 
 def _stamp(moment: float) -> str:

@@ -49,6 +49,13 @@ def router(desk: Desk, kitchen: Kitchen, engine: Painter, shelf: Shelf) -> APIRo
         wish = forms.read(EditRequest, form)
         return answer(request, wish, _files(form))
 
+    return routes
+
+
+def pictures(shelf: Shelf) -> APIRouter:
+    """Those that are fetched."""
+    routes = APIRouter()
+
     @routes.get(PICTURES_PATH + "{name}")
     async def fetch(request: Request, name: str) -> Response:
         # Who knows the name may have the picture: it is no word for logs.

@@ -75,6 +75,12 @@ TOLD = {
     "/internal/echo": Told(
         "Knobs of the echo engine, for insiders", _json("knobs", "requests"), (400, 401)
     ),
+    "/models/load": Told(
+        "Load a model, of several", _json("model", "status"), (400, 401, 404, 415, 503)
+    ),
+    "/models/unload": Told(
+        "Give a model's memory back", _json("model", "status"), (400, 401, 404, 409, 415)
+    ),
     "/internal/drain": Told("Take in nobody any more, for insiders", _json("drained"), (401,)),
     PATH: Told("This", {"application/json": ("openapi", "paths")}, (503,)),
 }

@@ -18,6 +18,14 @@ from ..openai.answers import Head, Kind
 from ..openai.common import Body
 
 
+async def json_of(request: Request) -> bytes:
+    """The body. Raises UnsupportedMedia when it says that it is something else."""
+    kind = request.headers.get("content-type", "application/json")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMedia("send the body as JSON, with Content-Type: application/json")
+    return await json_body.read(request.receive)
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Where requests are read, knowing what is served here."""
@@ -25,10 +33,7 @@ class Desk:
     config: ServerConfig
 
     async def raw_body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "application/json")
-        if kind.partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMedia("send the body as JSON, with Content-Type: application/json")
-        return await json_body.read(request.receive)
+        return await json_of(request)
 
     def check_model(self, name: str) -> None:
         if name != self.config.served_name and name not in self.config.aliases:

@@ -80,4 +80,5 @@ class MlxEmbedder(Embedder):
 
     async def close(self) -> None:
         await self._batches.close()
+        self._texts = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)

@@ -187,4 +187,6 @@ class MlxEngine:
     async def close(self) -> None:
         if self._worker is not None:
             await self._worker.close()
+        # The model is gone with its thread; these are what else holds on to parts of it.
+        self._tokens = self._cache = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)

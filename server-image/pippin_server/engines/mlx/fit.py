@@ -33,6 +33,9 @@ _MOST_CACHE = 2 * 2**30
 #: What is not asked for is not cut down below this.
 _LEAST_CONTEXT = 2048
 _QUANTISED = 4.5 / 8
+#: A model that shares the memory gets more than its share for less context than that; in steps.
+_USEFUL_CONTEXT = 8192
+_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,30 @@ def _unknown(shape: Shape, wish: Wish) -> Fit:
         Budget(0, "nobody says"), shape.weights, shape.per_token, wish.context or shape.context,
         wish.sequences, wish.sequences, cache if wish.prompt_cache.enabled else 0, 0,
     )  # fmt: skip
+
+
+def share(fitting: Fitting, path: Path, models: int) -> tuple[int, int]:
+    """Of a memory in which so many models are to be: what this one takes of it, beside the program
+    itself, and the limit that it is to keep.
+
+    An equal share, when it fits into that with a useful context; else an eighth of all more, and so
+    on. Raises LoadFailed when it does not fit into all of it.
+    """
+    whole = fitting.budget
+    if not whole.bytes:
+        return 0, 0
+    alone = fitting.of(path)
+    if alone.problem is not None:
+        raise LoadFailed("InsufficientMemory", alone.problem)
+    room = max(0, whole.bytes - PROGRAM)
+    part = room / models
+    while part < room:
+        limit = PROGRAM + int(part)
+        fit = replace(fitting, budget=Budget(limit, whole.of)).of(path)
+        if fit.fits and fit.context >= min(alone.context, _USEFUL_CONTEXT):
+            return min(fit.needed, limit) - PROGRAM, limit
+        part += room / _STEPS
+    return max(0, min(alone.needed, whole.bytes) - PROGRAM), whole.bytes
 
 
 def settled(fit: Fit) -> Fit:
