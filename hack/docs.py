@@ -31,6 +31,7 @@ from pippin_operator.settings import Settings as OperatorSettings
 from pippin_operator.telemetry import Metrics as OperatorMetrics
 from pippin_server.familiar import Familiar
 from pippin_server.settings import Settings as ServerSettings
+from pippin_server.telemetry import Collected, evictions
 from pippin_server.telemetry import Telemetry as ServerTelemetry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +216,7 @@ def metrics_page() -> str:
     server = CollectorRegistry()
     telemetry = ServerTelemetry(server, model="", engine="")
     server.register(Familiar(lambda: [telemetry], time.monotonic))
+    server.register(Collected(evictions(list)))
     registries = {
         "gateway": GatewayTelemetry().registry,
         "server": server,

@@ -18,7 +18,7 @@ from pippin_contract.serverconfig import ServerConfig
 from .engines import registry, weights
 from .engines.base import LoadFailed
 from .engines.mlx.fit import Fit
-from .models import integrity
+from .models import discovery, integrity
 from .models.discovery import Found
 
 Level = Literal["error", "warning", "ok"]
@@ -95,6 +95,7 @@ def examine_several(
 ) -> Report:
     """A model that is not whole keeps the others from nothing; a server of none is no use."""
     checks = [*_address(host, port, config), *_auth(config)]
+    checks += [Check("engine", "error", words) for words in discovery.alone(config)]
     if not found:
         words = "no model is there: see `pippin-server discover`"
         checks.append(Check("models", "error", words, "ModelSourceNotFound"))

@@ -106,6 +106,7 @@ class Several:
         told: dict[str, object] = {"model": entry.name, "status": entry.state}
         told |= {"engine": config.engine, "type": config.model.task}
         told |= {"memory_bytes": entry.held, "evictions": entry.evictions}
+        told["request_count"] = self.shop.requests(entry.name)
         if entry.failure is not None:
             told["reason"] = f"{entry.failure.reason}: {redact(entry.failure.message)}"
         return told

@@ -63,6 +63,10 @@ class Shop:
             self._books[name] = Books.of(self.configs[name], self._means.clock)
         return self._books[name]
 
+    def requests(self, name: str) -> int:
+        """How often it was asked."""
+        return self._books[name].figures.requests if name in self._books else 0
+
     def every_book(self) -> list[Books]:
         return list(self._books.values())
 

@@ -152,7 +152,7 @@ def look(name: str, path: Path, server: ServerConfig) -> Found:
     except ValueError as error:
         told, problems = ModelFile(), [str(error)]
     config = _config(name, path, told, server)
-    problems += registry.problems(config) or _alone(config)
+    problems += registry.problems(config) or alone(config)
     if registry.needs_weights(config):
         problems += integrity.problems(path, chat=config.model.task == "chat")
     return Found(config, weights.size(path), tuple(problems))
@@ -200,10 +200,11 @@ def _config(name: str, path: Path, told: ModelFile, server: ServerConfig) -> Ser
     )
 
 
-def _alone(config: ServerConfig) -> list[str]:
+def alone(config: ServerConfig) -> list[str]:
+    """Why it cannot be one of several."""
     if config.engine != "vllm":
         return []
-    return ["engine: vllm takes the whole device for one model: serve it with --model"]
+    return ["engine: vllm takes the whole device for one model: serve it with --model, or take mlx"]
 
 
 def _task(path: Path, files: Mapping[str, Any]) -> Task:

@@ -60,7 +60,7 @@ TOLD = {
     PICTURES_PATH + "{name}": Told(
         "A picture that was asked for by URL", {"image/png": ()}, (404,)
     ),
-    "/v1/models": Told("The model that is served", _json("object", "data")),
+    "/v1/models": Told("What is served", _json("object", "data")),
     "/v1/models/{name}": Told("The same, by a name", _json("id", "object", "task"), (404,)),
     "/v1/queue/stats": Told("Requests under way and waiting", _json("active", "pending")),
     "/v1/metrics": Told(

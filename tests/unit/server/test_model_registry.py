@@ -250,6 +250,7 @@ async def test_a_model_that_others_wait_for_is_not_sent_away_before_they_had_it(
         gate = world.shop.gates["a"] = asyncio.Event()
         request = waiting(world, "a")
         await eventually(lambda: world.shop.opened["a"], within=10)
+        world.registry.bounds = Bounds(models=1)
         with pytest.raises(Full):
             await world.asked("b")
         gate.set()
@@ -355,6 +356,7 @@ async def test_a_load_that_takes_too_long_fails_and_lets_others_in() -> None:
         with pytest.raises(Failed, match="not loaded within 0.05 seconds"):
             await world.asked("a")
         await eventually(lambda: world.registry.held == 0, within=10)
+        world.registry.bounds = Bounds(models=1)
         await world.asked("b")
         assert world.loaded == {"b"}
 
