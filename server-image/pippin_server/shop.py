@@ -82,12 +82,14 @@ class Shop:
         config, means = self.configs[name], self._means
         engine = registry.create(config, self._weighed.pop(name), means.clock.monotonic)
         stand = Stand.of(config, engine, self.books(name), means.clock)
+        # Before it is loaded: some engines hear here whom to tell what they do.
+        branch = Branch(stand, api_of(answering(stand, self.shelf)))
         try:
             await stand.load(_here(config), warmup=means.warmup)
         except BaseException:
             await self._let_go(stand)
             raise
-        return Branch(stand, api_of(answering(stand, self.shelf)))
+        return branch
 
     async def close(self, name: str, model: Branch) -> None:
         await self._let_go(model.stand)

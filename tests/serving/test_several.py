@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from support import tinymodel
 from support.eventually import eventually
+from support.media import size, wav
 from support.promlint import problems
 from support.servers import Running, started
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LARGE = tinymodel.Shape(layers=4, hidden=768, inter=2048, heads=12, kv_heads=12, seed=3)
 #: Echo engines that stream for seconds, or load for minutes.
 SLOW = '{"engine": "echo", "aliases": ["%s"], "echo": {"tokensPerSecond": 4}}'
+BRUSH = '{"engine": "echo", "task": "image"}'
 SLOTH = '{"engine": "echo", "echo": {"loadSeconds": 100}}'
 WORDS = "one two three four five six seven eight"
 
@@ -43,6 +45,11 @@ async def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
     for name, told in (("parrot", SLOW % "bird"), ("crow", SLOW % "rook"), ("sloth", SLOTH)):
         (root / name).mkdir()
         (root / name / "pippin.json").write_text(told)
+    for name, told in (("ears", '{"engine": "echo", "task": "transcription"}'), ("brush", BRUSH)):
+        (root / name).mkdir()
+        (root / name / "pippin.json").write_text(told)
+    shutil.copytree(tiny_model, root / "vectors")
+    (root / "vectors/modules.json").write_text("[]")  # as sentence-transformers writes one
     return root
 
 
@@ -109,7 +116,7 @@ async def test_models_are_loaded_when_they_are_first_asked_for(empty: Running) -
             answer = await client.chat.completions.create(**a_request(alias))
             assert answer.model == name
         listed = {one.id async for one in client.models.list()}
-    assert listed == {"tiny", "org/large", "broken", "parrot", "crow", "sloth"}
+    assert {"tiny", "org/large", "broken", "parrot", "crow", "sloth"} <= listed
     assert (await statuses(empty))["tiny"] == (await statuses(empty))["parrot"] == "loaded"
     assert (await empty.get("/v1/models/bird")).json()["id"] == "parrot"
     assert (await empty.get("/v1/models/org/large")).json()["status"] == "unloaded"
@@ -117,6 +124,23 @@ async def test_models_are_loaded_when_they_are_first_asked_for(empty: Running) -
     assert {one["model_id"]: one["type"] for one in stats} == {"tiny": "chat", "parrot": "chat"}
     assert all(one["last_access"] and one["created_at"] for one in stats)
     assert (await known(empty, "tiny"))["request_count"] == before + 1
+
+
+async def test_each_model_does_what_it_is_made_for(empty: Running) -> None:
+    async with client_of(empty) as client, empty.client() as plain:
+        vectors = await client.embeddings.create(model="vectors", input=["hello", "world"])
+        assert len(vectors.data) == 2 and len(vectors.data[0].embedding) == 64
+        heard = await client.audio.transcriptions.create(model="ears", file=("a.wav", wav(3)))
+        assert heard.text == "1 2 3"
+        painted = await client.images.generate(
+            model="brush", prompt="a boat", size="256x256", response_format="url"
+        )
+        url = (painted.data or [])[0].url or ""
+        assert (await empty.post("/models/unload", {"model": "brush"})).status_code == 200
+        picture = await plain.get(url)  # which is kept, though its model has gone
+        assert size(picture.content) == (256, 256)
+    refused = await empty.post("/v1/chat/completions", a_request("vectors"))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
 
 
 async def test_metrics_are_each_models_own(empty: Running) -> None:
@@ -145,9 +169,10 @@ async def test_a_name_that_nothing_has_is_not_found(several: Running) -> None:
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/models/load"):
         refused = await several.post(path, {"model": "nobody"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
-    form = {"files": {"file": b"x"}, "data": {"model": "nobody"}}
     async with several.client() as client:
-        refused = await client.post("/v1/audio/transcriptions", **form)
+        refused = await client.post(
+            "/v1/audio/transcriptions", files={"file": b"x"}, data={"model": "nobody"}
+        )
     assert refused.json()["error"]["code"] == "model_not_found"
 
 
