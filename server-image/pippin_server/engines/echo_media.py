@@ -31,14 +31,14 @@ class EchoTranscriber(Echo, Transcriber):
     ) -> AsyncGenerator[Passage, None]:
         async with self._at_work() as work:
             speed = self.knobs.tokens_per_second
-            for passage in _passages(recording.seconds, hearing.language or "en"):
+            for passage in _passages(recording.seconds, hearing):
                 await pause(len(passage.words) / speed if speed else 0, work.stopped)
                 self._progressed_at = self._clock()
                 yield passage
                 work.over(math.ceil(passage.end), math.ceil(recording.seconds))
 
 
-def _passages(seconds: float, language: str) -> Iterator[Passage]:
+def _passages(seconds: float, hearing: Hearing) -> Iterator[Passage]:
     count = math.ceil(seconds)
     for first in range(0, count, _WORDS):
         numbers = range(first + 1, min(first + _WORDS, count) + 1)
@@ -49,7 +49,8 @@ def _passages(seconds: float, language: str) -> Iterator[Passage]:
             end=words[-1].end,
             words=words,
             tokens=tuple(numbers),
-            language=language,
+            language=hearing.language or "en",
+            temperature=hearing.temperature,
         )
 
 

@@ -26,6 +26,8 @@ class Hearing:
     language: str | None = None
     prompt: str = ""
     temperature: float = 0.0
+    #: Times of each word are wanted.
+    words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Some words of a transcript, with the space before them. `tokens`: as the model has them."""
+    """Some words of a transcript, with the space before them. `tokens`: as the model has them;
+    `temperature`: that they were chosen at."""
 
     text: str
     start: float
@@ -49,6 +52,7 @@ class Passage:
     language: str
     avg_logprob: float = 0.0
     no_speech_prob: float = 0.0
+    temperature: float = 0.0
 
 
 class Transcriber(Engine, ABC):
@@ -56,7 +60,8 @@ class Transcriber(Engine, ABC):
 
     @abstractmethod
     def transcribe(self, recording: Recording, hearing: Hearing) -> AsyncGenerator[Passage, None]:
-        """Passage by passage, at least one. Raises EngineError; closed, it ends its work."""
+        """Passage by passage, at least one, which is empty where nothing is said. Raises
+        EngineError; closed, it ends its work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,10 @@ Anything = Generator | Embedder | Host | Transcriber | Painter
 _ECHO_CONTEXT = 32768
 #: What an engine is made of, beyond the server itself.
 _PACKAGES = {"echo": (), "mlx": ("mlx", "mlx_lm"), "vllm": ("vllm",)}
+#: What more it takes for a task.
+_TASK_PACKAGES = {("mlx", "transcription"): ("av",)}
 #: Tasks that are not every engine's, and whose they are.
-_TASKS = {"transcription": ("echo",), "image": ("echo",)}
+_TASKS = {"transcription": ("mlx", "echo"), "image": ("echo",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ class Surroundings:
     strict: bool = True
 
 
-def missing(engine: str) -> list[str]:
+def missing(engine: str, task: str = "chat") -> list[str]:
     """Packages that the engine needs and that are not here."""
-    return [name for name in _PACKAGES[engine] if importlib.util.find_spec(name) is None]
+    needed = (*_PACKAGES[engine], *_TASK_PACKAGES.get((engine, task), ()))
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def versions() -> dict[str, str]:
@@ -57,8 +60,9 @@ def problems(config: ServerConfig) -> list[str]:
     task = config.model.task
     able = _TASKS.get(task)
     if able is not None and config.engine not in able:
-        return [f"task: the engine {config.engine} does no {task}: {', '.join(able)} does"]
-    absent = missing(config.engine)
+        others = " and ".join(able) + (" do" if len(able) > 1 else " does")
+        return [f"task: the engine {config.engine} does no {task}: {others}"]
+    absent = missing(config.engine, task)
     if absent:
         return [f"engine: {config.engine} needs {', '.join(absent)}, not installed in this image"]
     return _wrong_arguments(config)
@@ -141,6 +145,10 @@ def create(
         return _embedder(config, surroundings, clock)
     if config.engine == "echo":
         return _echo(config, clock)
+    if config.model.task == "transcription":
+        from .mlx.transcriber import MlxTranscriber
+
+        return MlxTranscriber(fitting(config, surroundings), clock=clock)
     from .mlx.engine import MlxEngine
 
     return MlxEngine(fitting(config, surroundings), clock=clock)
@@ -151,15 +159,17 @@ def fitting(config: ServerConfig, surroundings: Surroundings) -> Fitting:
     from .mlx import args
     from .mlx.fit import Fitting, Wish
 
-    told, embeds = args.parse(config.engine_args), config.model.task == "embedding"
+    told, task = args.parse(config.engine_args), config.model.task
+    alone = task in ("embedding", "transcription")
     wish = Wish(
         config.model.context_length,
-        1 if embeds else config.max_concurrency,
-        PromptCacheConfig(enabled=False) if embeds else config.prompt_cache,
+        1 if alone else config.max_concurrency,
+        PromptCacheConfig(enabled=False) if alone else config.prompt_cache,
         told,
         on_cpu=sys.platform != "darwin",
         strict=surroundings.strict,
-        stateless=embeds,
+        stateless=task == "embedding",
+        whole=task == "transcription",
     )
     return Fitting(wish, budget(surroundings.memory))
 

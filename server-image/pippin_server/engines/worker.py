@@ -20,10 +20,20 @@ from .base import Delta, EngineError, EngineFailed, EngineStopped, OutOfMemory
 
 log = structlog.get_logger("pippin.engine")
 
+
+class Part(Protocol):
+    """Of an answer; the last one has a `finish`."""
+
+    @property
+    def finish(self) -> str | None: ...
+
+
 J = TypeVar("J")
 A = TypeVar("A")
+P = TypeVar("P", bound=Part)
 JContra = TypeVar("JContra", contravariant=True)
-#: What arrives for a request: its deltas, or the error that ended it.
+PCo = TypeVar("PCo", bound=Part, covariant=True)
+#: What arrives for a request for text: its deltas, or the error that ended it.
 Event = Delta | Exception
 #: Steps that may fail one after another before the owner gives up and the process is unhealthy.
 MAX_FAILURES = 3
@@ -31,7 +41,7 @@ MAX_FAILURES = 3
 MAX_OUT_OF_MEMORY = 8
 
 
-class Batcher(Protocol[JContra]):
+class Batcher(Protocol[JContra, PCo]):
     """The model's side; every method runs on the owning thread."""
 
     def add(self, ticket: int, job: JContra) -> None:
@@ -40,7 +50,7 @@ class Batcher(Protocol[JContra]):
 
     def remove(self, tickets: Iterable[int]) -> None: ...
 
-    def step(self) -> Sequence[tuple[int, Event]]:
+    def step(self) -> Sequence[tuple[int, PCo | Exception]]:
         """Go one step on with everything taken in. An exception ends all requests."""
         ...
 
@@ -54,13 +64,13 @@ class Batcher(Protocol[JContra]):
         ...
 
 
-class _Listener:
+class _Listener(Generic[P]):
     """The event loop's end of one request."""
 
     __slots__ = ("arrived", "events")
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[P | Exception] = []
         self.arrived: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -68,7 +78,7 @@ class _Listener:
             self.arrived.set_result(None)
 
 
-class Worker(Generic[J]):
+class Worker(Generic[J, P]):
     """Runs a Batcher on a thread of its own. Made and used on the event loop.
 
     `make` builds the batcher on the thread (libraries may tie state to it).
@@ -81,15 +91,15 @@ class Worker(Generic[J]):
         self._added: deque[tuple[int, J]] = deque()
         self._cancelled: list[int] = []
         self._closing = False
-        self._listeners: dict[int, _Listener] = {}
+        self._listeners: dict[int, _Listener[P]] = {}
         self._tickets = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._make: Callable[[], Batcher[J]] | None = None
+        self._make: Callable[[], Batcher[J, P]] | None = None
         self._started: Future[None] = Future()
         self.progressed_at = clock()
         self.batch_size = 0
 
-    async def start(self, make: Callable[[], Batcher[J]]) -> None:
+    async def start(self, make: Callable[[], Batcher[J, P]]) -> None:
         """Raises what `make` raises."""
         self._make = make
         self._thread.start()
@@ -104,13 +114,13 @@ class Worker(Generic[J]):
     def active(self) -> int:
         return len(self._listeners)
 
-    async def run(self, job: J) -> AsyncGenerator[list[Delta], None]:
+    async def run(self, job: J) -> AsyncGenerator[list[P], None]:
         """All that comes for the job; leaving early removes it before the next step."""
         if self._closing or not self.alive:
             raise EngineStopped("the engine has stopped")
         if not self._listeners:
             self.progressed_at = self._clock()
-        listener = _Listener()
+        listener = _Listener[P]()
         self._tickets += 1
         ticket = self._tickets
         self._listeners[ticket] = listener
@@ -163,7 +173,7 @@ class Worker(Generic[J]):
         finally:
             self._post(self._end_all, stopped)
 
-    def _serve(self, batcher: Batcher[J]) -> None:
+    def _serve(self, batcher: Batcher[J, P]) -> None:
         failures = 0
         while self._take_in(batcher):
             self.batch_size = batcher.size
@@ -187,7 +197,7 @@ class Worker(Generic[J]):
         failure = as_failure(error)
         self._post(self._deliver, [(ticket, failure) for ticket in tickets])
 
-    def _take_in(self, batcher: Batcher[J]) -> bool:
+    def _take_in(self, batcher: Batcher[J, P]) -> bool:
         """Look at the inbox; wait there when there is nothing to do. False: the end."""
         with self._wake:
             while not (self._closing or self._added or self._cancelled or batcher.size):
@@ -205,7 +215,7 @@ class Worker(Generic[J]):
             batcher.remove(cancelled)
         return True
 
-    def _add(self, batcher: Batcher[J], ticket: int, job: J) -> None:
+    def _add(self, batcher: Batcher[J, P], ticket: int, job: J) -> None:
         try:
             batcher.add(ticket, job)
         except Exception as error:
@@ -220,7 +230,7 @@ class Worker(Generic[J]):
 
     # On the event loop again, called by the thread.
 
-    def _deliver(self, events: Sequence[tuple[int, Event]]) -> None:
+    def _deliver(self, events: Sequence[tuple[int, P | Exception]]) -> None:
         for ticket, event in events:
             listener = self._listeners.get(ticket)
             if listener is None:
@@ -248,11 +258,11 @@ def as_failure(error: Exception) -> EngineError:
     return failure
 
 
-def _split(events: list[Event]) -> tuple[list[Delta], bool]:
+def _split(events: list[P | Exception]) -> tuple[list[P], bool]:
     """Take what is there; an error is raised once the deltas before it were taken."""
     if isinstance(events[0], Exception):
         raise events[0]
-    deltas: list[Delta] = []
+    deltas: list[P] = []
     for event in events:
         if isinstance(event, Exception):
             break

@@ -47,7 +47,8 @@ class TranscriptionRequest(forms.FormBody):
     stream: bool = False
 
     def hearing(self) -> Hearing:
-        return Hearing(self.language, self.prompt, self.temperature)
+        words = "word" in self.timestamp_granularities
+        return Hearing(self.language, self.prompt, self.temperature, words)
 
 
 def read(form: Form) -> TranscriptionRequest:
@@ -86,13 +87,14 @@ def whole(
     asked: TranscriptionRequest, passages: list[Passage], seconds: float, request_id: str
 ) -> tuple[bytes, bytes]:
     """Content type and body."""
+    said = [passage for passage in passages if passage.text]
     match asked.response_format:
         case "text":
             content = text(passages) + "\n"
         case "srt":
-            content = _srt(passages)
+            content = _srt(said)
         case "vtt":
-            content = _vtt(passages)
+            content = _vtt(said)
         case "verbose_json":
             return _json(_verbose(asked, passages, seconds), seconds, request_id)
         case _:
@@ -117,7 +119,7 @@ def _verbose(
         "text": text(passages),
     }
     if "segment" in granular:
-        found["segments"] = [_segment(i, one, asked) for i, one in enumerate(passages)]
+        found["segments"] = [_segment(i, one) for i, one in enumerate(passages) if one.text]
     if "word" in granular:
         found["words"] = [
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
@@ -127,7 +129,7 @@ def _verbose(
     return found
 
 
-def _segment(index: int, passage: Passage, asked: TranscriptionRequest) -> dict[str, Any]:
+def _segment(index: int, passage: Passage) -> dict[str, Any]:
     raw = passage.text.encode()
     return {
         "id": index,
@@ -136,7 +138,7 @@ def _segment(index: int, passage: Passage, asked: TranscriptionRequest) -> dict[
         "end": round(passage.end, 3),
         "text": passage.text,
         "tokens": passage.tokens,
-        "temperature": asked.temperature,
+        "temperature": passage.temperature,
         "avg_logprob": passage.avg_logprob,
         "compression_ratio": round(len(raw) / len(zlib.compress(raw)), 4),
         "no_speech_prob": passage.no_speech_prob,

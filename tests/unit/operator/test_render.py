@@ -285,6 +285,11 @@ def test_the_config_says_what_the_spec_says():
     assert (model.tags, model.description) == (("x",), "words")
 
 
+def test_the_mlx_engine_is_told_to_hear():
+    found = config(model={"task": "transcription"}, engine={"type": "mlx"})
+    assert (found.engine, found.model.task) == ("mlx", "transcription")
+
+
 @pytest.mark.parametrize("task", ["transcription", "image"])
 def test_the_echo_engine_is_told_to_hear_or_to_paint(task):
     assert config(model={"task": task}, engine={"type": "echo"}).model.task == task

@@ -63,8 +63,8 @@ class Counting:
 
 
 @asynccontextmanager
-async def a_worker() -> AsyncIterator[tuple[Worker[int], Counting]]:
-    worker = Worker[int]("test-engine", time.monotonic)
+async def a_worker() -> AsyncIterator[tuple[Worker[int, Delta], Counting]]:
+    worker = Worker[int, Delta]("test-engine", time.monotonic)
     made: list[Counting] = []
 
     def make() -> Counting:
@@ -79,7 +79,7 @@ async def a_worker() -> AsyncIterator[tuple[Worker[int], Counting]]:
         await worker.close()
 
 
-async def all_of(worker: Worker[int], job: int) -> int:
+async def all_of(worker: Worker[int, Delta], job: int) -> int:
     return sum([len(deltas) async for deltas in worker.run(job)])
 
 

@@ -66,7 +66,7 @@ class MlxEngine:
         self._degrade: Degrade | None = None
         self._clock = clock
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
-        self._worker: Worker[Job] | None = None
+        self._worker: Worker[Job, Delta] | None = None
         self._tokens: Tokens | None = None
         self._context = 0
 
@@ -75,7 +75,7 @@ class MlxEngine:
             raise LoadFailed("ModelSourceNotFound", "no weights were given")
         fit = settled(await asyncio.to_thread(self._fitting.of, path))
         progress(0, "loading weights")
-        self._worker = worker = Worker[Job]("pippin-engine", self._clock)
+        self._worker = worker = Worker[Job, Delta]("pippin-engine", self._clock)
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[_Facts] = loop.create_future()
 

@@ -42,7 +42,7 @@ _STEPS = 8
 class Wish:
     """What a server is told. `context` None: what the model has. `sequences`: requests at once.
     `strict`: what does not fit is refused, else only said; `stateless`: nothing is kept of what
-    was read."""
+    was read; `whole`: all of the model's positions are always taken, and read at once."""
 
     context: int | None
     sequences: int
@@ -51,6 +51,7 @@ class Wish:
     on_cpu: bool
     strict: bool = True
     stateless: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,13 @@ class Fitting:
     def of(self, path: Path) -> Fit:
         """The model in that directory."""
         shape = read(path, self.wish.args.dtype, on_cpu=self.wish.on_cpu)
-        if self.wish.stateless:
+        wish = self.wish
+        if wish.stateless:
             shape = replace(shape, full=0, window=0)
-        return estimate(shape, self.wish, self.budget)
+        if wish.whole:
+            args = replace(wish.args, prefill_step=shape.context)
+            wish = replace(wish, context=shape.context, args=args)
+        return estimate(shape, wish, self.budget)
 
 
 def estimate(shape: Shape, wish: Wish, budget: Budget) -> Fit:
@@ -242,7 +247,7 @@ class _Words:
 
     def _fixes(self, context: int, cache: int) -> Iterator[str]:
         longest = self._sums.longest()
-        if 0 < longest < context:
+        if 0 < longest < context and not self._wish.whole:
             yield f"contextLength {longest} or less"
         room = self._budget.bytes - self._sums.needed(1, context)
         if cache and room >= 0:

@@ -15,6 +15,14 @@ from .args import DType
 #: Of a model whose config does not tell.
 UNKNOWN_CONTEXT = 4096
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "n_text_state")
+#: What models that hear call it: Hugging Face's name, then MLX's.
+_HEARS = {
+    "layers": ("decoder_layers", "n_text_layer"),
+    "heads": ("decoder_attention_heads", "n_text_head"),
+    "sources": ("max_source_positions", "n_audio_ctx"),
+    "targets": ("max_target_positions", "n_text_ctx"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +71,10 @@ def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
         full=full * numbers,
         window=window * numbers,
         reach=_first(text, "sliding_window"),
-        heads=_first(text, "num_attention_heads", "n_head"),
-        hidden=_first(text, "hidden_size", "n_embd", "d_model"),
-        inner=_first(text, "intermediate_size", "n_inner"),
-        context=_first(text, "max_position_embeddings") or UNKNOWN_CONTEXT,
+        heads=_first(text, "num_attention_heads", "n_head", *_HEARS["heads"]),
+        hidden=_first(text, *_HIDDEN),
+        inner=_first(text, "intermediate_size", "n_inner", "decoder_ffn_dim"),
+        context=_positions(text),
     )
 
 
@@ -80,7 +88,7 @@ def _usual(tensors: list[weights.Tensor]) -> int:
 
 def _layers(text: Mapping[str, Any]) -> tuple[int, int]:
     """How many keep keys and values of everything, and how many of a window."""
-    count = _first(text, "num_hidden_layers", "n_layer", "num_layers")
+    count = _first(text, *_HEARS["layers"], "num_hidden_layers", "n_layer", "num_layers")
     kinds = text.get("layer_types")
     if isinstance(kinds, list) and kinds:
         counted = Counter(map(str, kinds))
@@ -96,11 +104,19 @@ def _numbers(text: Mapping[str, Any]) -> int:
     latent = _first(text, "kv_lora_rank")
     if latent:
         return latent + _first(text, "qk_rope_head_dim")
-    heads = _first(text, "num_attention_heads", "n_head")
+    heads = _first(text, "num_attention_heads", "n_head", *_HEARS["heads"])
     if not heads:
         return 0  # no attention
-    size = _first(text, "head_dim") or _first(text, "hidden_size", "n_embd", "d_model") // heads
+    size = _first(text, "head_dim") or _first(text, *_HIDDEN) // heads
     return 2 * (_first(text, "num_key_value_heads") or heads) * size
+
+
+def _positions(text: Mapping[str, Any]) -> int:
+    """Of text; of models that hear those of a window's sound too."""
+    heard = _first(text, *_HEARS["sources"])
+    if heard:
+        return heard + _first(text, *_HEARS["targets"])
+    return _first(text, "max_position_embeddings") or UNKNOWN_CONTEXT
 
 
 def _first(text: Mapping[str, Any], *names: str) -> int:

@@ -1,0 +1,239 @@
+"""The network: what 30 seconds sound like in numbers, and the words that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import KVCache
+
+from . import lanes
+
+#: MLX's own names of the weights -> Hugging Face's, in this order.
+_RENAMED = (
+    (".blocks.", ".layers."),
+    (".cross_attn_ln.", ".encoder_attn_layer_norm."),
+    (".cross_attn.", ".encoder_attn."),
+    (".attn_ln.", ".self_attn_layer_norm."),
+    (".attn.", ".self_attn."),
+    (".query.", ".q_proj."),
+    (".key.", ".k_proj."),
+    (".value.", ".v_proj."),
+    (".out.", ".out_proj."),
+    (".mlp_ln.", ".final_layer_norm."),
+    (".mlp1.", ".fc1."),
+    (".mlp2.", ".fc2."),
+    (".ln_post.", ".layer_norm."),
+    ("decoder.ln.", "decoder.layer_norm."),
+    (".token_embedding.", ".embed_tokens."),
+    (".positional_embedding", ".embed_positions.weight"),
+)
+#: The words' matrix is used twice, and MLX's files may say which heads know when words were said.
+_UNUSED = ("proj_out.", "alignment_heads")
+#: Samples that a filter of the first two layers looks at.
+_KERNEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers of a config.json. `sources`: steps of 20 ms in a window; `targets`: tokens."""
+
+    bands: int
+    hidden: int
+    sources: int
+    targets: int
+    vocabulary: int
+    encoder: tuple[int, int]
+    decoder: tuple[int, int]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """Layers and heads of both halves. Raises KeyError and ValueError."""
+        if config.get("activation_function", "gelu") != "gelu":
+            raise ValueError(f"{config['activation_function']!r} is not known here")
+        if "n_mels" in config:
+            return cls._of_mlx(config)
+        return cls(
+            bands=config["num_mel_bins"],
+            hidden=config["d_model"],
+            sources=config["max_source_positions"],
+            targets=config["max_target_positions"],
+            vocabulary=config["vocab_size"],
+            encoder=(config["encoder_layers"], config["encoder_attention_heads"]),
+            decoder=(config["decoder_layers"], config["decoder_attention_heads"]),
+        )
+
+    @classmethod
+    def _of_mlx(cls, config: Mapping[str, Any]) -> Shape:
+        return cls(
+            bands=config["n_mels"],
+            hidden=config["n_text_state"],
+            sources=config["n_audio_ctx"],
+            targets=config["n_text_ctx"],
+            vocabulary=config["n_vocab"],
+            encoder=(config["n_audio_layer"], config["n_audio_head"]),
+            decoder=(config["n_text_layer"], config["n_text_head"]),
+        )
+
+
+#: Keys and values, each rows x heads x length x numbers.
+Pair = tuple[mx.array, mx.array]
+
+
+class _Attention(nn.Module):  # type: ignore[misc]
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (hidden // heads) ** -0.5
+        self.q_proj = nn.Linear(hidden, hidden)
+        self.k_proj = nn.Linear(hidden, hidden, bias=False)
+        self.v_proj = nn.Linear(hidden, hidden)
+        self.out_proj = nn.Linear(hidden, hidden)
+
+    def pair(self, x: mx.array) -> Pair:
+        return self._by_head(self.k_proj(x)), self._by_head(self.v_proj(x))
+
+    def __call__(self, x: mx.array, seen: Pair, mask: str | None = None) -> mx.array:
+        rows, length, _ = x.shape
+        asked = self._by_head(self.q_proj(x))
+        if mask is None:
+            found = lanes.attention(asked, *seen, self.scale)
+        else:
+            found = mx.fast.scaled_dot_product_attention(asked, *seen, scale=self.scale, mask=mask)
+        joined: mx.array = self.out_proj(found.transpose(0, 2, 1, 3).reshape(rows, length, -1))
+        return joined
+
+    def _by_head(self, x: mx.array) -> mx.array:
+        rows, length, _ = x.shape
+        return x.reshape(rows, length, self.heads, -1).transpose(0, 2, 1, 3)
+
+
+class _Layer(nn.Module):  # type: ignore[misc]
+    def __init__(self, hidden: int, heads: int, *, hears: bool) -> None:
+        super().__init__()
+        self.self_attn = _Attention(hidden, heads)
+        self.self_attn_layer_norm = nn.LayerNorm(hidden)
+        if hears:
+            self.encoder_attn = _Attention(hidden, heads)
+            self.encoder_attn_layer_norm = nn.LayerNorm(hidden)
+        self.fc1 = nn.Linear(hidden, 4 * hidden)
+        self.fc2 = nn.Linear(4 * hidden, hidden)
+        self.final_layer_norm = nn.LayerNorm(hidden)
+
+    def __call__(
+        self, x: mx.array, cache: KVCache | None = None, heard: Pair | None = None
+    ) -> mx.array:
+        y = self.self_attn_layer_norm(x)
+        seen = self.self_attn.pair(y)
+        if cache is not None:
+            seen = cache.update_and_fetch(*seen)
+        several = cache is not None and x.shape[1] > 1
+        x = x + self.self_attn(y, seen, "causal" if several else None)
+        if heard is not None:
+            x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), heard)
+        x = x + self.fc2(lanes.gelu(self.fc1(self.final_layer_norm(x))))
+        return x
+
+
+class _Encoder(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        layers, heads = shape.encoder
+        hidden = shape.hidden
+        self.conv1 = nn.Conv1d(shape.bands, hidden, _KERNEL, padding=1)
+        self.conv2 = nn.Conv1d(hidden, hidden, _KERNEL, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(shape.sources, hidden)
+        self.layers = [_Layer(hidden, heads, hears=False) for _ in range(layers)]
+        self.layer_norm = nn.LayerNorm(hidden)
+
+    def __call__(self, sound: mx.array) -> mx.array:
+        x = lanes.gelu(self.conv2(lanes.gelu(self.conv1(sound)))) + self.embed_positions.weight
+        for layer in self.layers:
+            x = layer(x)
+        normed: mx.array = self.layer_norm(x)
+        return normed
+
+
+class _Decoder(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        layers, heads = shape.decoder
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.hidden)
+        self.embed_positions = nn.Embedding(shape.targets, shape.hidden)
+        self.layers = [_Layer(shape.hidden, heads, hears=True) for _ in range(layers)]
+        self.layer_norm = nn.LayerNorm(shape.hidden)
+
+
+class Whisper(nn.Module):  # type: ignore[misc]
+    """Owned by one thread."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.encoder = _Encoder(shape)
+        self.decoder = _Decoder(shape)
+
+    def hear(self, sound: mx.array) -> list[Pair]:
+        """Of a window, frames of 10 ms x bands, what each layer of the decoder looks at."""
+        width = self.encoder.conv1.weight.dtype
+        heard = self.encoder(sound[None].astype(width))
+        return [layer.encoder_attn.pair(heard) for layer in self.decoder.layers]
+
+    def memory(self) -> list[KVCache]:
+        """Of a text that has not begun."""
+        return [KVCache() for _ in self.decoder.layers]
+
+    def read(self, tokens: list[int], memory: list[KVCache], heard: list[Pair]) -> mx.array:
+        """How likely each token of the vocabulary is to follow each of these, as logits."""
+        decoder = self.decoder
+        at = memory[0].offset
+        positions = mx.arange(at, at + len(tokens))
+        x = decoder.embed_tokens(mx.array([tokens])) + decoder.embed_positions(positions)
+        for layer, cache, pair in zip(decoder.layers, memory, heard, strict=True):
+            x = layer(x, cache, pair)
+        logits: mx.array = decoder.embed_tokens.as_linear(decoder.layer_norm(x))[0]
+        return logits.astype(mx.float32)
+
+
+def load(path: Path, config: Mapping[str, Any]) -> Whisper:
+    """Not evaluated yet. Raises KeyError and ValueError for what does not fit together."""
+    shape = Shape.of(config)
+    model = Whisper(shape)
+    found: dict[str, mx.array] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        loaded: Any = mx.load(str(file))
+        found.update(_renamed(loaded))
+    found.setdefault("encoder.embed_positions.weight", _waves(shape.sources, shape.hidden))
+    if quantised := config.get("quantization"):
+        nn.quantize(
+            model,
+            quantised["group_size"],
+            quantised["bits"],
+            class_predicate=lambda name, _: f"{name}.scales" in found,
+        )
+    model.load_weights(list(found.items()))
+    return model
+
+
+def _renamed(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    found = {}
+    for name, weight in weights.items():
+        name = name.removeprefix("model.")
+        if name.startswith(_UNUSED):
+            continue
+        for theirs, ours in _RENAMED:
+            name = name.replace(theirs, ours)
+        if ".conv" in name and weight.ndim == 3 and weight.shape[-1] == _KERNEL:
+            weight = weight.transpose(0, 2, 1)
+        found[name] = weight
+    return found
+
+
+def _waves(length: int, hidden: int) -> mx.array:
+    """Positions that nobody learnt, of files that leave them out."""
+    slower = mx.exp(-mx.log(mx.array(10000.0)) / (hidden // 2 - 1) * mx.arange(hidden // 2))
+    angles = mx.arange(length)[:, None] * slower[None]
+    return mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
