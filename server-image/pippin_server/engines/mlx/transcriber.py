@@ -59,6 +59,9 @@ class MlxTranscriber(Transcriber):
         return Loaded(facts.context_length, facts.bytes, facts.details, fit.payload())
 
     async def warm_up(self) -> None:
+        """On a CPU there is nothing to compile, and half a minute takes seconds."""
+        if self._fitting.wish.on_cpu:
+            return
         async with aclosing(self.transcribe(_silence(), Hearing("en"))) as passages:
             async for _ in passages:
                 pass

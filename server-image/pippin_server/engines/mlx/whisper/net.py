@@ -9,7 +9,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import KVCache
 
 from . import lanes
 
@@ -84,6 +83,24 @@ class Shape:
 Pair = tuple[mx.array, mx.array]
 
 
+class Memory:
+    """A layer's keys and values of the text so far; mlx_lm has such, and takes long to import."""
+
+    def __init__(self) -> None:
+        self._pair: Pair | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._pair is None else self._pair[0].shape[2]
+
+    def add(self, pair: Pair) -> Pair:
+        """All of them."""
+        if self._pair is not None:
+            before = self._pair
+            pair = mx.concatenate([before[0], pair[0]], 2), mx.concatenate([before[1], pair[1]], 2)
+        self._pair = pair
+        return pair
+
+
 class _Attention(nn.Module):  # type: ignore[misc]
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
@@ -125,13 +142,13 @@ class _Layer(nn.Module):  # type: ignore[misc]
         self.final_layer_norm = nn.LayerNorm(hidden)
 
     def __call__(
-        self, x: mx.array, cache: KVCache | None = None, heard: Pair | None = None
+        self, x: mx.array, memory: Memory | None = None, heard: Pair | None = None
     ) -> mx.array:
         y = self.self_attn_layer_norm(x)
         seen = self.self_attn.pair(y)
-        if cache is not None:
-            seen = cache.update_and_fetch(*seen)
-        several = cache is not None and x.shape[1] > 1
+        if memory is not None:
+            seen = memory.add(seen)
+        several = memory is not None and x.shape[1] > 1
         x = x + self.self_attn(y, seen, "causal" if several else None)
         if heard is not None:
             x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), heard)
@@ -180,20 +197,22 @@ class Whisper(nn.Module):  # type: ignore[misc]
         """Of a window, frames of 10 ms x bands, what each layer of the decoder looks at."""
         width = self.encoder.conv1.weight.dtype
         heard = self.encoder(sound[None].astype(width))
-        return [layer.encoder_attn.pair(heard) for layer in self.decoder.layers]
+        pairs = (layer.encoder_attn.pair(heard) for layer in self.decoder.layers)
+        # They are read again for every token, which goes several times faster so.
+        return [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in pairs]
 
-    def memory(self) -> list[KVCache]:
+    def memory(self) -> list[Memory]:
         """Of a text that has not begun."""
-        return [KVCache() for _ in self.decoder.layers]
+        return [Memory() for _ in self.decoder.layers]
 
-    def read(self, tokens: list[int], memory: list[KVCache], heard: list[Pair]) -> mx.array:
+    def read(self, tokens: list[int], memory: list[Memory], heard: list[Pair]) -> mx.array:
         """How likely each token of the vocabulary is to follow each of these, as logits."""
         decoder = self.decoder
-        at = memory[0].offset
+        at = len(memory[0])
         positions = mx.arange(at, at + len(tokens))
         x = decoder.embed_tokens(mx.array([tokens])) + decoder.embed_positions(positions)
-        for layer, cache, pair in zip(decoder.layers, memory, heard, strict=True):
-            x = layer(x, cache, pair)
+        for layer, own, pair in zip(decoder.layers, memory, heard, strict=True):
+            x = layer(x, own, pair)
         logits: mx.array = decoder.embed_tokens.as_linear(decoder.layer_norm(x))[0]
         return logits.astype(mx.float32)
 
