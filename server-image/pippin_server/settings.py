@@ -126,14 +126,14 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         default="",
-        validation_alias=_names("HOST", "SERVER_HOST"),
+        validation_alias=_names("HOST", "SERVER_HOST", "HF_SERVER_HOST"),
         description="Address to listen on; empty: all when callers need a key, else loopback.",
     )
     port: int = Field(
         default=SERVER_PORT,
         ge=0,
         le=65535,
-        validation_alias=_names("PORT", "SERVER_PORT"),
+        validation_alias=_names("PORT", "SERVER_PORT", "HF_SERVER_PORT"),
         description="Port to listen on.",
     )
     max_concurrency: int | None = Field(
@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        validation_alias=_names("LOG_LEVEL"),
+        validation_alias=_names("LOG_LEVEL", "HF_SERVER_LOG_LEVEL"),
         description="Lines with less weight are not written.",
     )
     access_log: bool = Field(
@@ -246,6 +246,11 @@ class Settings(BaseSettings):
         validation_alias=_names("ACCESS_LOG"),
         description="Write one line for each request.",
     )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _small(cls, told: object) -> object:
+        return told.lower() if isinstance(told, str) else told
 
     @field_validator("prompt_cache_bytes", "memory_limit", mode="before")
     @classmethod

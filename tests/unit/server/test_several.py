@@ -97,6 +97,16 @@ async def test_every_engine_is_watched(tmp_path: Path) -> None:
     await house.close()
 
 
+def test_names_of_earlier_servers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_SERVER_HOST", "127.0.0.2")
+    monkeypatch.setenv("HF_SERVER_PORT", "8123")
+    monkeypatch.setenv("HF_SERVER_LOG_LEVEL", "WARNING")
+    found = told.load({})
+    assert (found.host, found.port, found.log_level) == ("127.0.0.2", 8123, "warning")
+    monkeypatch.setenv("PIPPIN_SERVER_PORT", "8124")
+    assert told.load({"log_level": "info"}).port == 8124
+
+
 def check(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> dict[str, Any]:
     cli.main(["check", *arguments, "--port", str(free_port()), "--json"])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
