@@ -255,6 +255,7 @@ def _metric_rows(registry: CollectorRegistry) -> Iterator[str]:
 
 
 ONLY = {
+    "model.adapters": ", where the task is neither chat nor completion",
     "accelerator.type": " amd without an `engine.image`",
     "engine.echo": ", where another engine serves",
     "batching": ", but for embeddings with mlx or echo",

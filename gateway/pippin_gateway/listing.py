@@ -55,6 +55,8 @@ def shown(name: str, model: Model) -> dict[str, object]:
         "object": "model",
         "created": spec.created,
         "owned_by": spec.namespace,
+        "root": spec.adapter or name,
+        "parent": name.removesuffix(f":{spec.adapter}") if spec.adapter else None,
         "aliases": spec.aliases,
         "task": spec.task,
         "family": spec.family or None,

@@ -77,7 +77,7 @@ class Proxy:
                 fields=fields,
                 grants=[grant],
                 trace=trace,
-                prompt=Prompt(affinity.prefix(key.ref, received), grant.tokens),
+                prompt=Prompt(affinity.prefix(key.ref, received, model.spec.adapter), grant.tokens),
                 hide_usage=hide_usage,
                 told=Told() if asked.get("stream") is True and has_one_answer(asked) else None,
                 form=form,
@@ -209,7 +209,7 @@ class Proxy:
             why=why,
         )
         call.turn_to(model)
-        call.renew = lambda: deps.catalog().by_ref.get(model.ref) or fallback.gone(model)
+        call.renew = lambda: fallback.now(model, deps.catalog().by_ref)
         call.deadlines = self._deadlines(model, call.began, call.asked)
 
     async def _ask(self, call: Call, send: Send) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from . import providers, reach
+from . import adapters, providers, reach
 
 Raw = Mapping[str, Any]
 #: Namespace and name.
@@ -52,8 +52,7 @@ class World:
         return own if external is None else providers.limits(external, own)
 
     def names(self, ref: Ref) -> list[str]:
-        model = _model(self.models[ref])
-        return [model.get("name") or ref[1], *(model.get("aliases") or ())]
+        return [*adapters.every_name(_model(self.models[ref]), ref[1])]
 
 
 def problems(asked: Iterable[Raw], world: World, now: datetime) -> Iterator[Problem]:
@@ -75,6 +74,7 @@ def wanted_secrets(one: Raw) -> list[tuple[Ref, str]]:
     """Secrets that an object needs and does not make itself, with the key inside; empty: any."""
     spec = one["spec"]
     found = [spec.get("existingSecretRef"), _model(one).get("credentialsSecretRef")]
+    found += [has.get("credentialsSecretRef") for has in _model(one).get("adapters") or ()]
     external = (spec.get("engine") or {}).get("external") or {}
     found.append(external.get("apiKeySecretRef"))
     namespace = one["metadata"]["namespace"]

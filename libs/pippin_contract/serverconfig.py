@@ -62,6 +62,16 @@ class ModelConfig(Frozen):
     )
 
 
+class AdapterConfig(Frozen):
+    """A LoRA adapter of the model, and where it lies: as ModelConfig says it of the weights."""
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")
+    uri: str = ""
+    path: str = ""
+    token_file: str = ""
+    credentials_dir: str = ""
+
+
 class PromptCacheConfig(Frozen):
     """Prefixes of prompts that are kept. vLLM has its own measure of memory for it."""
 
@@ -103,6 +113,7 @@ class ServerConfig(Frozen):
     engine_args: tuple[str, ...] = ()
     echo: EchoConfig = EchoConfig()
     model: ModelConfig = ModelConfig()
+    adapters: tuple[AdapterConfig, ...] = ()
     batching: Batching = Batching()
     prompt_cache: PromptCacheConfig = PromptCacheConfig()
     max_concurrency: int = Field(default=32, ge=1)

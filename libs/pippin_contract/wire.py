@@ -42,6 +42,7 @@ REDIS_SECRET_DIR: Final = "/etc/pippin/redis"
 #: What the gateway knew of the cluster, for its next start.
 SNAPSHOT_DIR: Final = "/var/lib/pippin/snapshot"
 MODEL_DIR: Final = "/models"
+ADAPTER_DIR: Final = "/adapters"
 CACHE_DIR: Final = "/var/cache/pippin"
 TERMINATION_LOG: Final = "/dev/termination-log"
 

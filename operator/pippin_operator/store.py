@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pippin_contract import wire
+from pippin_contract import adapters, wire
 
 from .api.resources import APIKEY, MODELDEPLOYMENT, POD, Manifest, Ref, Resource
 
@@ -151,7 +151,7 @@ class _Names:
     def put(self, ref: Ref, body: Manifest) -> None:
         self.remove(ref)
         model = body.get("spec", {}).get("model") or {}
-        names = (model.get("name") or ref.name, *(model.get("aliases") or ()))
+        names = adapters.every_name(model, ref.name)
         age = (body["metadata"].get("creationTimestamp", ""), ref.name)
         self._names_of[ref] = names
         for name in names:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from pippin_contract.adapters import TASKS
 from pippin_contract.serverconfig import ServerConfig
 from pippin_contract.wire import PICTURES_PATH
 from pippin_edge import errors
@@ -26,6 +27,8 @@ from pippin_edge.body_room import FORMS, BodyRoom
 from pippin_edge.clock import Clock
 from pippin_edge.request_id import RequestId
 
+from .adapting import Adapting, Locate
+from .engines.adapters import Adaptable
 from .engines.base import Embedder, Host
 from .engines.echo import Echo
 from .engines.media import Painter, Transcriber
@@ -37,6 +40,7 @@ from .lifecycle import Lifecycle
 from .measure import Measure
 from .openai import described
 from .routes import (
+    adapters,
     admin,
     chat,
     completions,
@@ -91,11 +95,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the app takes from its process. `verify` None: nobody is asked for a key."""
+    """What the app takes from its process. `verify` None: nobody is asked for a key; `locate`: how
+    adapters come here that are loaded later."""
 
     verify: Verify | None
     clock: Clock
     write_access_line: Callable[[bytes], object]
+    locate: Locate
 
 
 def create_app(
@@ -110,7 +116,8 @@ def create_app(
     house, telemetry = Alone(stand), stand.books.telemetry
     routers = [
         *answering(stand, Shelf(clock.monotonic)),
-        models.router(models.OneModel(config, stand.lifecycle, int(clock.wall()))),
+        *_adapting(settings, stand, around),
+        models.router(models.OneModel(stand, int(clock.wall()))),
         *_knobs(engine, stand.lifecycle, verify or nobody),
         *inspecting(house, telemetry.registry, settings, config, around),
     ]
@@ -160,9 +167,19 @@ def behind_the_edge(
     return RequestId(Measure(app, telemetry, figures, around.clock))
 
 
+def _adapting(settings: Settings, stand: Stand, around: Surroundings) -> tuple[APIRouter, ...]:
+    """Nothing where no sources are allowed, or where a model has no adapters."""
+    may = stand.config.model.task in TASKS and bool(settings.adapter_sources)
+    if not may or not isinstance(stand.engine, Adaptable):
+        return ()
+    adapting = Adapting(stand.engine, stand.roster, around.locate, settings.adapter_sources)
+    desk = Desk(stand.config, stand.roster)
+    return (adapters.router(desk, stand.kitchen, adapting, around.verify or nobody),)
+
+
 def answering(stand: Stand, shelf: Shelf) -> tuple[APIRouter, ...]:
     """What the model is asked on."""
-    engine, kitchen, desk = stand.engine, stand.kitchen, Desk(stand.config)
+    engine, kitchen, desk = stand.engine, stand.kitchen, Desk(stand.config, stand.roster)
     served: tuple[APIRouter, ...]
     if isinstance(engine, Host):
         engine.meter = kitchen.telemetry
@@ -176,7 +193,7 @@ def answering(stand: Stand, shelf: Shelf) -> tuple[APIRouter, ...]:
     elif isinstance(engine, Painter):
         served = images.router(desk, kitchen, engine, shelf), images.pictures(shelf)
     else:
-        counter = Counter(stand.config, kitchen, engine)
+        counter = Counter(stand.config, stand.roster, kitchen, engine)
         served = chat.router(counter), completions.router(counter)
     return *served, others.router(desk, [path for one in served for path in _paths(one)])
 

@@ -18,7 +18,7 @@ from pippin_contract.serverconfig import ServerConfig
 from .engines import registry, weights
 from .engines.base import LoadFailed
 from .engines.mlx.fit import Fit
-from .models import discovery, integrity
+from .models import adapters, discovery, integrity
 from .models.discovery import Found
 
 Level = Literal["error", "warning", "ok"]
@@ -81,6 +81,7 @@ def examine(
             *_engine(config),
             *_address(host, port, config),
             *_model(config, surroundings, environ),
+            *_adapters(config, environ),
             *_auth(config),
         )
     )
@@ -171,6 +172,17 @@ def _model(
         yield Check("model", "ok", f"{path.name}, {size / 2**20:.0f} MiB of weights")
         if config.engine == "mlx" and not registry.problems(config):
             yield from _memory(registry.fitting(config, surroundings).of(path))
+
+
+def _adapters(config: ServerConfig, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Those that lie here; others are judged when they have come."""
+    here = [one for one in config.adapters if one.path and registry.needs_weights(config)]
+    for adapter in here:
+        failure = adapters.problem(adapter, native.resolve(adapter.path, environ))
+        if failure is not None:
+            yield Check("adapter", "error", failure.message, failure.reason)
+        else:
+            yield Check("adapter", "ok", adapter.name)
 
 
 def _memory(fit: Fit) -> Iterator[Check]:

@@ -13,12 +13,13 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from pippin_contract import native, wire
-from pippin_contract.serverconfig import ServerConfig
+from pippin_contract.serverconfig import AdapterConfig, ModelConfig, ServerConfig
 from pippin_edge import serving
 from pippin_edge.access_log import LineWriter
 from pippin_edge.asgi import App
@@ -28,9 +29,10 @@ from . import settings as told
 from . import several
 from .app import Server, Surroundings, create_app
 from .engines import registry
-from .engines.base import LoadFailed
+from .engines.adapters import Adaptable, about
+from .engines.base import LoadFailed, Progress, Transfer
 from .keys import Verify
-from .models import loader
+from .models import adapters, loader
 from .models.discovery import Found
 from .models.sources import base as sources
 from .resilience.redact import redact
@@ -60,16 +62,17 @@ class Plan:
         settings = self.settings
         cache = native.resolve(str(settings.cache_dir), told.environment())
         strict = settings.memory_check == "refuse"
-        return registry.Surroundings(cache, settings.log_level, settings.memory_limit, strict)
+        may = bool(settings.adapter_sources)
+        return registry.Surroundings(cache, settings.log_level, settings.memory_limit, strict, may)
 
-    def sources(self) -> sources.Surroundings:
-        """What the model's source may use. Raises LoadFailed."""
-        settings, model, environ = self.settings, self.config.model, told.environment()
-        directory = model.credentials_dir
+    def sources(self, of: ModelConfig | AdapterConfig) -> sources.Surroundings:
+        """What the source of the model, or of one of its adapters, may use. Raises LoadFailed."""
+        settings, environ = self.settings, told.environment()
+        directory = of.credentials_dir
         return sources.Surroundings(
             cache=native.resolve(str(settings.cache_dir), environ),
             environ=environ,
-            token=loader.token(model.token_file, environ),
+            token=loader.token(of.token_file, environ),
             credentials=native.resolve(directory, environ) if directory else None,
             networks=settings.private_networks,
             plain_registries=settings.plain_http_registries,
@@ -103,7 +106,7 @@ async def run(plan: Plan) -> int:
     """Serve until told to end; the exit code."""
     listener = serving.bind(plan.host, plan.port)
     lines = LineWriter(_write_out)
-    around = Surroundings(plan.verify, SYSTEM, write_access_line=lines)
+    around = Surroundings(plan.verify, SYSTEM, lines, partial(_locate, plan, _silently))
     work = _one(plan, around) if plan.found is None else _several(plan, around)
     stop = asyncio.Event()
     ending = _Ending(work, plan.config.drain_timeout_seconds, stop)
@@ -143,8 +146,11 @@ def _several(plan: Plan, around: Surroundings) -> Work:
 
 
 async def _load(plan: Plan, server: Server, stop: asyncio.Event) -> None:
-    def locate() -> Awaitable[Path]:
-        return loader.locate(plan.config.model, plan.sources(), server.lifecycle.advance)
+    async def locate() -> Path:
+        model, advance = plan.config.model, server.lifecycle.advance
+        path = await loader.locate(model, plan.sources(model), advance)
+        await _adapters(plan, server.stand.engine, advance)
+        return path
 
     try:
         needed = registry.needs_weights(plan.config)
@@ -154,6 +160,26 @@ async def _load(plan: Plan, server: Server, stop: asyncio.Event) -> None:
         write_termination_message(failure.reason, failure.message)
         server.lifecycle.failed(failure)
         stop.set()
+
+
+async def _adapters(plan: Plan, engine: registry.Anything, progress: Progress) -> None:
+    """Fetched first, so that what cannot be had is known before the model takes its time."""
+    if isinstance(engine, Adaptable):
+        found = {one.name: await _locate(plan, progress, one) for one in plan.config.adapters}
+        engine.adapters = {name: path for name, path in found.items() if path is not None}
+
+
+async def _locate(plan: Plan, progress: Progress, adapter: AdapterConfig) -> Path | None:
+    """None: the engine needs none of its weights."""
+    if not registry.needs_weights(plan.config):
+        return None
+    with about(adapter.name):
+        around = plan.sources(adapter)
+    return await adapters.locate(adapter, around, progress)
+
+
+def _silently(percent: int, message: str, transfer: Transfer | None = None) -> None:
+    """The probes tell of the model."""
 
 
 class _Ending:

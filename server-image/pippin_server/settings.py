@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pippin_contract import native, serverconfig
 from pippin_contract.serverconfig import (
+    AdapterConfig,
     EchoConfig,
     EngineName,
     ModelConfig,
@@ -101,6 +102,18 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("LOAD_TIMEOUT"),
         description="Seconds in which one of them must be loaded.",
+    )
+    adapters: tuple[AdapterConfig, ...] = Field(
+        default=(),
+        validation_alias=_names("ADAPTERS"),
+        description="LoRA adapters, each served as name:adapter, as a JSON list of"
+        ' {"name": …, "uri": …}; instead of `uri`, `path` names a directory.',
+    )
+    adapter_sources: tuple[str, ...] = Field(
+        default=(),
+        validation_alias=_names("ADAPTER_SOURCES"),
+        description="Beginnings of uris (`hf://our-organisation`, `file:///adapters`) from which"
+        " adapters may be loaded while the server runs, as a JSON list; absent: they may not.",
     )
     engine: EngineName | None = Field(
         default=None,
@@ -347,6 +360,7 @@ def _standalone(settings: Settings, preferred: Callable[[], EngineName]) -> Serv
             task=settings.task,
             context_length=settings.context_length,
         ),
+        adapters=settings.adapters,
     )
 
 

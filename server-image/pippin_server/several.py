@@ -25,6 +25,7 @@ from .models.registry import Bounds, Entry, Failed, Full, InUse, Registry, Unava
 from .openai import described
 from .openai.models import card
 from .resilience.redact import redact
+from .roster import Named
 from .routes import dispatch, images, loading, models, openapi
 from .settings import Settings
 from .shop import Branch, Means, Shop
@@ -98,7 +99,9 @@ class Several:
     def _card(self, entry: Entry[Branch]) -> Mapping[str, object]:
         loaded = entry.model.stand.lifecycle.loaded if entry.model else None
         length = loaded.context_length if loaded else None
-        shown = card(self.shop.configs[entry.name], context_length=length, created=self._created)
+        config = self.shop.configs[entry.name]
+        named = Named(config.served_name)
+        shown = card(config, named, context_length=length, created=self._created)
         return {**shown, "status": entry.state}
 
     def _told(self, entry: Entry[Branch]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from .engines.base import Host, LoadFailed, Strain
 from .engines.registry import Anything
 from .figures import Figures
 from .lifecycle import Lifecycle
+from .roster import Roster
 from .telemetry import CacheUse, Kept, State, Telemetry
 
 log = structlog.get_logger("pippin.server")
@@ -46,6 +47,7 @@ class Stand:
     lifecycle: Lifecycle
     books: Books
     kitchen: Kitchen
+    roster: Roster
 
     @classmethod
     def of(cls, config: ServerConfig, engine: Anything, books: Books, clock: Clock) -> Stand:
@@ -66,7 +68,9 @@ class Stand:
         telemetry.cache_use = lambda: _cache_use(engine)
         telemetry.strain = lambda: _strain(engine)
         kitchen = Kitchen(admission, lifecycle, telemetry, clock)
-        return cls(config, engine, lifecycle, books, kitchen)
+        adapters = [adapter.name for adapter in config.adapters]
+        roster = Roster((config.served_name, *config.aliases), adapters)
+        return cls(config, engine, lifecycle, books, kitchen, roster)
 
     @property
     def admission(self) -> Admission:

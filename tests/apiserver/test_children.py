@@ -262,6 +262,33 @@ async def test_what_cannot_run_yet_makes_nothing_and_says_so(
     assert cluster.list("deployments", namespace) == []
 
 
+async def test_adapters_reach_the_pods_and_another_one_rolls_them(
+    cluster: Cluster, operator: Operator, namespace: str
+):
+    adapters = [{"name": "sql", "uri": "pvc://shelf/sql"}]
+    weights = {"uri": "hf://org/model", "adapters": adapters}
+    cluster.create("modeldeployments", model("tiny", namespace, model=weights))
+
+    def template() -> dict[str, Any]:
+        found: dict[str, Any] = cluster.get("deployments", namespace, "tiny")["spec"]["template"]
+        return found
+
+    first = await eventually(template, retry=(Exception,))
+    (mounted,) = [v for v in first["spec"]["volumes"] if v["name"] == "adapter-0"]
+    assert mounted["persistentVolumeClaim"]["claimName"] == "shelf"
+    text = cluster.get("configmaps", namespace, "tiny-server")["data"]["server.json"]
+    (told,) = serverconfig.load(text).adapters
+    assert (told.name, told.path) == ("sql", "/adapters/0/sql")
+    adapters.append({"name": "poet", "uri": "hf://org/poet"})
+    patch(cluster, namespace, "mdep/tiny", {"spec": {"model": weights}})
+    await eventually(template, until=lambda now: now["metadata"] != first["metadata"])
+    honored = await eventually(
+        lambda: cluster.condition("modeldeployments", namespace, "tiny", "SpecHonored"),
+        until=lambda c: c.get("observedGeneration") == 2,
+    )
+    assert honored["status"] == "True"
+
+
 async def test_a_workload_that_is_no_longer_wanted_goes(cluster: Cluster, tiny: str):
     external = {"type": "external", "external": {"url": "https://api.example.com/v1"}}
     patch(cluster, tiny, "mdep/tiny", {"spec": {"engine": external}})

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from pippin_contract.serverconfig import AdapterConfig
 from support import tinymodel
 from support.servers import Running, echo_config, mlx_config, serving
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def echo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """An echo server with the alias `parrot` and a context of 1,000 tokens."""
+    """An echo server with the alias `parrot`, the adapter `sql` and a context of 1,000 tokens."""
     config = echo_config(
         aliases=("parrot",),
+        adapters=(AdapterConfig(name="sql", uri="hf://org/sql"),),
         model={"context_length": 1000, "family": "bird", "tags": ("test",), "description": "Says."},
     )
     async with serving(tmp_path_factory.mktemp("echo"), config) as running:

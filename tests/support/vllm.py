@@ -57,9 +57,10 @@ def vllm_config(path: Path, *arguments: str, **fields: Any) -> ServerConfig:
 
 @asynccontextmanager
 async def vllm_serving(
-    directory: Path, config: ServerConfig, *, wait: str = "ready"
+    directory: Path, config: ServerConfig, *, wait: str = "ready", **settings: str
 ) -> AsyncIterator[Running]:
-    env = {"PIPPIN_SERVER_CACHE_DIR": str(directory / "cache"), **LEARNT}
+    """`settings`: further variables of the environment."""
+    env = {"PIPPIN_SERVER_CACHE_DIR": str(directory / "cache"), **LEARNT, **settings}
     async with serving(directory, config, wait=wait, env=env, python=PYTHON) as running:
         offspring = list(descendants(running))
         try:

@@ -7,8 +7,9 @@ and a revoked key is gone the moment the new value stands.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from pippin_contract import adapters
 from pippin_contract.endpoint import Endpoint
 from pippin_contract.providers import Place
 from pippin_contract.reach import Globs
@@ -123,6 +124,10 @@ class ModelSpec:
     name: str
     served_name: str
     aliases: tuple[str, ...] = ()
+    #: By which its weights also answer. Of one of them, `adapter` says which; its names are the
+    #: model's with the adapter's behind.
+    adapters: tuple[str, ...] = ()
+    adapter: str = ""
     task: str = "chat"
     timeouts: Timeouts = UNSAID
     retries: RetryPolicy = RetryPolicy()
@@ -166,6 +171,8 @@ class Model:
     replicas: tuple[Replica, ...]
     #: namespace/name of the ModelDeployment: the audience of tokens, the label of metrics.
     ref: str
+    #: The same by each of its adapters: other names, and all else is the model's.
+    adapters: tuple[Model, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +212,8 @@ def assemble(
     """One state of the cluster.
 
     When two ModelDeployments of a namespace claim a name, the older one has it, and a served
-    name goes before an alias: the same everywhere, whatever the order of events.
+    name goes before an alias, which goes before a name with an adapter's behind: the same
+    everywhere, whatever the order of events.
 
     Replicas on nodes that Kubernetes does not hear of are tried when there is no other: after an
     outage of the API server that is all of them, and they serve as before.
@@ -251,7 +259,19 @@ def _outside(spec: ModelSpec) -> list[Replica]:
 
 def _model(spec: ModelSpec, replicas: list[Replica]) -> Model:
     replicas.sort(key=lambda replica: replica.id)
-    return Model(spec=spec, replicas=tuple(replicas), ref=f"{spec.namespace}/{spec.name}")
+    ready, ref = tuple(replicas), f"{spec.namespace}/{spec.name}"
+    adapted = tuple(Model(_adapted(spec, adapter), ready, ref) for adapter in spec.adapters)
+    return Model(spec=spec, replicas=ready, ref=ref, adapters=adapted)
+
+
+def _adapted(spec: ModelSpec, adapter: str) -> ModelSpec:
+    return replace(
+        spec,
+        served_name=adapters.served_name(spec.served_name, adapter),
+        aliases=tuple(adapters.served_name(alias, adapter) for alias in spec.aliases),
+        adapter=adapter,
+        adapters=(),
+    )
 
 
 def _names(models: list[Model]) -> dict[tuple[str, str], Model]:
@@ -261,4 +281,8 @@ def _names(models: list[Model]) -> dict[tuple[str, str], Model]:
     for model in models:
         for alias in model.spec.aliases:
             names.setdefault((model.spec.namespace, alias), model)
+    for model in models:
+        for adapted in model.adapters:
+            for name in adapted.spec.names:
+                names.setdefault((model.spec.namespace, name), adapted)
     return names

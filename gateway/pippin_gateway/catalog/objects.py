@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from pippin_contract import endpoint, providers, reach, units
+from pippin_contract import adapters, endpoint, providers, reach, units
 from pippin_contract.endpoint import Endpoint
 from pippin_contract.serverconfig import usual_concurrency
 from pippin_contract.wire import ENDPOINT_CONDITION, LABEL_INSTANCE, SERVER_PORT
@@ -98,6 +98,7 @@ def parse_model(raw: Raw) -> ModelSpec | None:
         served_name=served_name,
         external=external,
         aliases=tuple(model.get("aliases") or ()),
+        adapters=_adapters(model, external),
         task=model.get("task") or "chat",
         timeouts=_timeouts(spec.get("timeouts") or {}),
         retries=_retries(spec.get("retries")),
@@ -238,6 +239,16 @@ def _external(engine: Raw, served_name: str) -> External | None:
         )
     except (KeyError, ValueError) as error:
         raise Malformed(f"spec.engine.external: {error}") from error
+
+
+def _adapters(model: Raw, external: External | None) -> tuple[str, ...]:
+    """Those that are served: where they have no effect, nothing is listed."""
+    if external is not None or (model.get("task") or "chat") not in adapters.TASKS:
+        return ()
+    try:
+        return tuple(str(adapter["name"]) for adapter in model.get("adapters") or ())
+    except (KeyError, TypeError) as error:
+        raise Malformed("spec.model.adapters: an entry lacks its name") from error
 
 
 def _limits_of_model(spec: Raw, owner: str) -> Limits:

@@ -28,11 +28,14 @@ _BITS = 16
 _NUMBER = (1 << _BITS) - 1
 
 
-def prefix(key: str, body: bytes) -> int | None:
-    """What prompts of one key that begin alike have in common; None: too short to matter."""
+def prefix(key: str, body: bytes, adapter: str = "") -> int | None:
+    """What prompts of one key that begin alike have in common, if the same adapter reads them;
+    None: too short to matter."""
     if len(body) < BEGINNING:
         return None
     digest = blake2b(body[:BEGINNING], digest_size=8, key=key.encode()[:64])
+    if adapter:  # bodies often name the model at their end
+        digest.update(adapter.encode())
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -16,7 +16,8 @@ MOST = 8
 
 def chain(model: Model, by_ref: Mapping[str, Model], *, stays: bool = False) -> list[Model]:
     """Depth first: a model's fallbacks in their order, after each its own. No model twice, so a
-    cycle ends; only such as do the same task. `stays`: no provider outside."""
+    cycle ends; only such as do the same task. Who has an adapter of the name that was asked for
+    answers by it. `stays`: no provider outside."""
     found: list[Model] = []
     seen = {model.ref}
 
@@ -28,11 +29,21 @@ def chain(model: Model, by_ref: Mapping[str, Model], *, stays: bool = False) -> 
             seen.add(other.ref)
             leaves = stays and other.spec.external is not None
             if other.spec.task == model.spec.task and not leaves:
-                found.append(other)
+                found.append(_alike(other, model.spec.adapter))
                 follow(other)
 
     follow(model)
     return found
+
+
+def now(model: Model, by_ref: Mapping[str, Model]) -> Model:
+    """As it is after a change in the cluster. Raises errors.NotReady."""
+    current = by_ref.get(model.ref)
+    return gone(model) if current is None else _alike(current, model.spec.adapter)
+
+
+def _alike(model: Model, adapter: str) -> Model:
+    return next((one for one in model.adapters if one.spec.adapter == adapter), model)
 
 
 def helps(status: int, reason: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pippin_contract import reach
 from pippin_edge.errors import ModelNotFound, NotReady
@@ -52,7 +52,7 @@ def visible(catalog: Catalog, key: ApiKey) -> list[tuple[str, Model]]:
     """What the key may use, by the name to ask for: its own namespace first."""
     mine: list[tuple[str, Model]] = []
     others: list[tuple[str, Model]] = []
-    for model in _within_reach(catalog, key):
+    for model in _each(_within_reach(catalog, key)):
         spec = model.spec
         # Of two that claim one name only the first is reachable by it.
         if (
@@ -67,6 +67,12 @@ def visible(catalog: Catalog, key: ApiKey) -> list[tuple[str, Model]]:
     return sorted(mine, key=_name) + sorted(others, key=_name)
 
 
+def _each(models: Iterable[Model]) -> Iterator[Model]:
+    for model in models:
+        yield model
+        yield from model.adapters
+
+
 def _name(named: tuple[str, Model]) -> str:
     return named[0]
 
@@ -79,7 +85,9 @@ def _within_reach(catalog: Catalog, key: ApiKey) -> Iterable[Model]:
 
 def may_use(key: ApiKey, model: Model) -> bool:
     """Whether one of the key's globs covers one of the model's names, and, in another namespace,
-    the model is opened to the key's. A key that stays in the cluster has no providers outside."""
+    the model is opened to the key's. A model's adapters have names of their own (`qwen:sql`), which
+    globs must cover like any other: `qwen` does not, `qwen*` does. A key that stays in the cluster
+    has no providers outside."""
     spec = model.spec
     if key.stays and spec.external is not None:
         return False

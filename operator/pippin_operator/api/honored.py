@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .modeldeployment import External, ModelDeploymentSpec, PromptCache
+from pippin_contract.adapters import TASKS
+
+from .modeldeployment import Adapter, External, ModelDeploymentSpec, PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
@@ -44,6 +46,13 @@ def keeps_weights(spec: ModelDeploymentSpec) -> bool:
     return scheme not in ("", "file", "pvc") and spec.accelerator.type != "apple"
 
 
+def adapters(spec: ModelDeploymentSpec) -> tuple[Adapter, ...]:
+    """Those that are served: a provider's weights are not ours to change, and vectors and media
+    are not made by what reads them."""
+    able = spec.model.task in TASKS and provider(spec) is None
+    return spec.model.adapters if able else ()
+
+
 def _is_amd(spec: ModelDeploymentSpec) -> bool:
     return spec.accelerator.type == "amd" and engine(spec) == "vllm"
 
@@ -65,7 +74,7 @@ def _caps_prompt_cache(spec: ModelDeploymentSpec) -> bool:
 
 
 _MODEL: tuple[tuple[str, Callable[[ModelDeploymentSpec], object]], ...] = (
-    ("model.adapters", lambda s: s.model.adapters),
+    ("model.adapters", lambda s: s.model.adapters and not adapters(s)),
     # There is no image with vLLM for AMD's GPUs; whoever has one names it.
     ("accelerator.type", lambda s: _is_amd(s) and not (s.engine and s.engine.image)),
     ("engine.echo", lambda s: s.engine and s.engine.echo and engine(s) != "echo"),

@@ -45,17 +45,6 @@ def _ordered(first: str, second: str) -> dict[str, str]:
     )
 
 
-class Adapter(KubeModel):
-    """A LoRA adapter, served as <name>:<adapter>."""
-
-    name: ServedName = Field(description="Name of the adapter.")
-    uri: str = Field(
-        description="Where the adapter lies, as model.uri.",
-        max_length=1024,
-        json_schema_extra=rules(rule(f"self.matches('{_URI}')", f"uri {_URI_HELP}")),
-    )
-
-
 class Credentials(KubeModel):
     """A Secret of the object's own namespace, for the source of the weights."""
 
@@ -66,6 +55,24 @@ class Credentials(KubeModel):
             "Key inside the Secret. Default: `token` for hf:// and https://; for s3:// and oci://"
             " every key, under the names that the source knows."
         ),
+    )
+
+
+class Adapter(KubeModel):
+    """A LoRA adapter, served as <name>:<adapter>."""
+
+    name: ServedName = Field(description="Name of the adapter.")
+    uri: str = Field(
+        description=(
+            "Where the adapter lies, as model.uri: adapter_config.json and the weights beside it,"
+            " as PEFT writes them (adapter_model.safetensors), or for mlx also as mlx_lm does."
+        ),
+        max_length=1024,
+        json_schema_extra=rules(rule(f"self.matches('{_URI}')", f"uri {_URI_HELP}")),
+    )
+    credentials_secret_ref: Credentials | None = Field(
+        default=None,
+        description="Credential for its source. Default: the model's, where both are hf://.",
     )
 
 
@@ -113,7 +120,9 @@ class Model(KubeModel):
     adapters: tuple[Adapter, ...] = Field(
         default=(),
         max_length=32,
-        description="LoRA adapters, each served as <name>:<adapter>.",
+        description=(
+            "LoRA adapters of a model for chat or completion, each served as <name>:<adapter>."
+        ),
         json_schema_extra={
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["name"],

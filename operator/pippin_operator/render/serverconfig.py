@@ -8,6 +8,7 @@ from typing import cast
 
 from pippin_contract import wire
 from pippin_contract.serverconfig import (
+    AdapterConfig,
     AuthConfig,
     Batching,
     EchoConfig,
@@ -21,12 +22,12 @@ from pippin_contract.serverconfig import (
 from pippin_contract.units import quantity, seconds
 
 from ..api import modeldeployment
-from ..api.honored import engine
+from ..api.honored import adapters, engine
 from ..api.modeldeployment import Echo, Limits, PromptCache, Timeouts
 from ..api.resources import Manifest
 from . import names
 from .context import Model, RenderContext
-from .weights import weights
+from .weights import adapter_weights, weights
 
 FILE = basename(wire.SERVER_CONFIG_FILE)
 
@@ -57,6 +58,7 @@ def server_config(model: Model, ctx: RenderContext) -> ServerConfig:
         engine_args=spec.engine.args if spec.engine else (),
         echo=_echo(spec.engine.echo if spec.engine else None),
         model=_model(model),
+        adapters=_adapters(model),
         batching=_batching(spec.batching),
         prompt_cache=_prompt_cache(spec.prompt_cache),
         max_concurrency=limits.concurrency or usual_concurrency(engine(spec)),
@@ -86,6 +88,22 @@ def _model(model: Model) -> ModelConfig:
         token_file=source.token_file,
         credentials_dir=source.credentials_dir,
     )
+
+
+def _adapters(model: Model) -> tuple[AdapterConfig, ...]:
+    found = []
+    for number, adapter in enumerate(adapters(model.spec)):
+        source = adapter_weights(model.spec.model, number)
+        found.append(
+            AdapterConfig(
+                name=adapter.name,
+                uri=adapter.uri,
+                path=source.path,
+                token_file=source.token_file,
+                credentials_dir=source.credentials_dir,
+            )
+        )
+    return tuple(found)
 
 
 def _prompt_cache(wanted: PromptCache | None) -> PromptCacheConfig:

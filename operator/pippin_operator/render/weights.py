@@ -1,4 +1,5 @@
-"""How the weights reach a Pod: where the server finds them, and what must be mounted for it."""
+"""How the weights of a model and of its adapters reach a Pod: where the server finds them, and
+what must be mounted for it."""
 
 from __future__ import annotations
 
@@ -8,12 +9,16 @@ from typing import Any
 
 from pippin_contract import wire
 
+from ..api.honored import adapters
+from ..api.modeldeployment import Adapter, Credentials, ModelDeploymentSpec
 from ..api.modeldeployment import Model as ModelSpec
 
 TOKEN_DIR = "/etc/pippin/credentials"
+ADAPTER_TOKEN_DIR = "/etc/pippin/adapter-credentials"
 _TOKEN_FILE = "token"
 #: Sources that want more than one token, and find it by the names of a Secret's keys.
 _NAMED = ("s3://", "oci://")
+_HUB = "hf://"
 
 
 @dataclass(frozen=True)
@@ -27,51 +32,88 @@ class Weights:
     mounts: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What is mounted for one of them: volumes' names, and where."""
+
+    volume: str = "model"
+    directory: str = wire.MODEL_DIR
+    secret: str = "credentials"
+    secret_directory: str = TOKEN_DIR
+
+
 def weights(model: ModelSpec) -> Weights:
-    scheme, _, rest = (model.uri or "").partition("://")
+    return _weights(model.uri or "", model.credentials_secret_ref, _Place())
+
+
+def adapter_weights(model: ModelSpec, number: int) -> Weights:
+    """Of the model's adapters the one with that `number`; their names are none for volumes."""
+    adapter = model.adapters[number]
+    place = _Place(
+        f"adapter-{number}",
+        f"{wire.ADAPTER_DIR}/{number}",
+        f"adapter-{number}-credentials",
+        f"{ADAPTER_TOKEN_DIR}/{number}",
+    )
+    return _weights(adapter.uri, _secret(model, adapter), place)
+
+
+def _secret(model: ModelSpec, adapter: Adapter) -> Credentials | None:
+    """The model's, too, where it is shown to nobody who does not get it anyway."""
+    both = (model.uri or "").startswith(_HUB) and adapter.uri.startswith(_HUB)
+    return adapter.credentials_secret_ref or (model.credentials_secret_ref if both else None)
+
+
+def every(spec: ModelDeploymentSpec) -> tuple[Weights, ...]:
+    """The model's, and its adapters'."""
+    of_adapters = (adapter_weights(spec.model, n) for n, _ in enumerate(adapters(spec)))
+    return weights(spec.model), *of_adapters
+
+
+def _weights(uri: str, secret: Credentials | None, place: _Place) -> Weights:
+    scheme, _, rest = uri.partition("://")
     match scheme:
         case "file":
-            return _host_directory(normpath(rest))
+            return _host_directory(normpath(rest), place)
         case "pvc":
-            return _claim(rest)
+            return _claim(rest, place)
         case _:
-            return _fetched(model)
+            return _fetched(uri, secret, place)
 
 
-def _host_directory(directory: str) -> Weights:
-    path = f"{wire.MODEL_DIR}/{basename(directory)}"
+def _host_directory(directory: str, place: _Place) -> Weights:
+    path = f"{place.directory}/{basename(directory)}"
     return Weights(
         path=path,
-        volumes=({"name": "model", "hostPath": {"path": directory, "type": "Directory"}},),
-        mounts=({"name": "model", "mountPath": path, "readOnly": True},),
+        volumes=({"name": place.volume, "hostPath": {"path": directory, "type": "Directory"}},),
+        mounts=({"name": place.volume, "mountPath": path, "readOnly": True},),
     )
 
 
-def _claim(rest: str) -> Weights:
+def _claim(rest: str, place: _Place) -> Weights:
     claim, _, inside = rest.partition("/")
     inside = normpath("/" + inside).strip("/")
+    source = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
     return Weights(
-        path=f"{wire.MODEL_DIR}/{inside}" if inside else wire.MODEL_DIR,
-        volumes=(
-            {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
-        ),
-        mounts=({"name": "model", "mountPath": wire.MODEL_DIR, "readOnly": True},),
+        path=f"{place.directory}/{inside}" if inside else place.directory,
+        volumes=({"name": place.volume, **source},),
+        mounts=({"name": place.volume, "mountPath": place.directory, "readOnly": True},),
     )
 
 
-def _fetched(model: ModelSpec) -> Weights:
-    secret = model.credentials_secret_ref
+def _fetched(uri: str, secret: Credentials | None, place: _Place) -> Weights:
     if secret is None:
         return Weights()
-    named = (model.uri or "").startswith(_NAMED)
+    named = uri.startswith(_NAMED)
     volume: dict[str, Any] = {"secretName": secret.name}
     if not named:
         volume["items"] = [{"key": secret.key or _TOKEN_FILE, "path": _TOKEN_FILE}]
     elif secret.key:
         volume["items"] = [{"key": secret.key, "path": secret.key}]
+    where = place.secret_directory
     return Weights(
-        token_file="" if named else f"{TOKEN_DIR}/{_TOKEN_FILE}",
-        credentials_dir=TOKEN_DIR if named else "",
-        volumes=({"name": "credentials", "secret": volume},),
-        mounts=({"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},),
+        token_file="" if named else f"{where}/{_TOKEN_FILE}",
+        credentials_dir=where if named else "",
+        volumes=({"name": place.secret, "secret": volume},),
+        mounts=({"name": place.secret, "mountPath": where, "readOnly": True},),
     )

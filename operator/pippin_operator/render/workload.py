@@ -15,7 +15,7 @@ from . import names, storage
 from .context import Model, RenderContext
 from .placement import Placement, place
 from .serverconfig import config_hash
-from .weights import weights
+from .weights import every
 
 #: Seconds between the end of draining and the kill.
 _GRACE = 15
@@ -84,7 +84,7 @@ def _pod(model: Model, ctx: RenderContext, placement: Placement) -> dict[str, An
             {"name": "tmp", "emptyDir": {}},
             storage.cache(model),
             *_shared_memory(model),
-            *weights(spec.model).volumes,
+            *(volume for one in every(spec) for volume in one.volumes),
             *template.volumes,
         ],
     }
@@ -132,7 +132,7 @@ def _container(model: Model, ctx: RenderContext, placement: Placement) -> dict[s
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "cache", "mountPath": wire.CACHE_DIR},
             *({"name": v["name"], "mountPath": "/dev/shm"} for v in _shared_memory(model)),
-            *weights(spec.model).mounts,
+            *(mount for one in every(spec) for mount in one.mounts),
             *(spec.pod_template.volume_mounts if spec.pod_template else ()),
         ],
     }

@@ -138,6 +138,8 @@ class Prompt:
     tokens: tuple[int, ...] | None = None
     #: What a chat's answer may call.
     tools: Tools | None = None
+    #: Name of the adapter that it is answered by; empty: the model alone.
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

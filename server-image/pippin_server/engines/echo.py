@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pippin_contract.serverconfig import EchoConfig
 
+from .adapters import Adaptable
 from .base import (
     Activity,
     Call,
@@ -129,10 +130,18 @@ class Echo:
             self._active.discard(stopped)
 
 
-class EchoEngine(Echo):
-    """Says what it is told."""
+class EchoEngine(Echo, Adaptable):
+    """Says what it is told, by whatever adapter."""
+
+    adapters: Mapping[str, Path] = {}
 
     honours = frozenset(("tools", "tool_choice", "parallel_tool_calls", "echo"))
+
+    async def adapt(self, name: str, path: Path) -> None:
+        """There is nothing that it would change."""
+
+    async def forget(self, name: str) -> None:
+        """Nor now."""
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pippin_contract.adapters import TASKS
 from pippin_contract.serverconfig import PromptCacheConfig, ServerConfig
 
 from ..hardware.budget import budget
+from . import adapters
 from .base import Embedder, Generator, Host
 from .media import Painter, Transcriber
 
@@ -41,6 +43,8 @@ class Surroundings:
     log_level: str
     memory: int | None = None
     strict: bool = True
+    #: Adapters may come while the model is served.
+    adapts: bool = False
 
 
 def missing(engine: str, task: str = "chat") -> list[str]:
@@ -62,6 +66,12 @@ def problems(config: ServerConfig) -> list[str]:
     if able is not None and config.engine not in able:
         others = " and ".join(able) + (" do" if len(able) > 1 else " does")
         return [f"task: the engine {config.engine} does no {task}: {others}"]
+    if config.adapters and task not in TASKS:
+        return [f"adapters: the task {task} has none: leave them out"]
+    if len({one.name for one in config.adapters}) < len(config.adapters):
+        return ["adapters: two have the same name"]
+    if len(config.adapters) > adapters.MOST:
+        return [f"adapters: {len(config.adapters)}, and at most {adapters.MOST} are served"]
     absent = missing(config.engine, task)
     if absent:
         return [f"engine: {config.engine} needs {', '.join(absent)}, not installed in this image"]
@@ -211,4 +221,5 @@ def _vllm_settings(config: ServerConfig, surroundings: Surroundings) -> VllmSett
         prompt_cache=config.prompt_cache.enabled,
         scratch=surroundings.scratch / "vllm",
         log_level=surroundings.log_level,
+        adapts=surroundings.adapts,
     )

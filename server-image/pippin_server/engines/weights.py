@@ -33,8 +33,13 @@ def size(model: Path) -> int:
 def tensors(model: Path) -> Iterator[Tensor]:
     """As the headers describe them; files that are no such are left to whoever judges them."""
     for path in sorted(model.glob("*.safetensors")):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield from map(_tensor, _header(path).values())
+        yield from within(path)
+
+
+def within(file: Path) -> Iterator[Tensor]:
+    """The same of one file."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        yield from map(_tensor, _header(file).values())
 
 
 def _header(path: Path) -> dict[str, Any]:

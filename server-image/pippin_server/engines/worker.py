@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ class Part(Protocol):
 J = TypeVar("J")
 A = TypeVar("A")
 P = TypeVar("P", bound=Part)
+T = TypeVar("T")
 JContra = TypeVar("JContra", contravariant=True)
 PCo = TypeVar("PCo", bound=Part, covariant=True)
 #: What arrives for a request for text: its deltas, or the error that ended it.
@@ -90,7 +91,8 @@ class Worker(Generic[J, P]):
         self._wake = threading.Condition()
         self._added: deque[tuple[int, J]] = deque()
         self._cancelled: list[int] = []
-        self._closing = False
+        self._calls: list[tuple[Callable[[], object], Future[Any]]] = []
+        self._closing = self._over = False
         self._listeners: dict[int, _Listener[P]] = {}
         self._tickets = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -142,6 +144,16 @@ class Worker(Generic[J, P]):
                 with self._wake:
                     self._cancelled.append(ticket)
                     self._wake.notify()
+
+    async def between_steps(self, call: Callable[[], T]) -> T:
+        """On the thread, after everything that was asked before. Raises what `call` raises."""
+        done: Future[T] = Future()
+        if self._closing or self._over or not self.alive:
+            raise EngineStopped("the engine has stopped")
+        with self._wake:
+            self._calls.append((call, done))
+            self._wake.notify()
+        return await asyncio.wrap_future(done)
 
     async def close(self) -> None:
         """End the thread after its step; listeners get EngineStopped."""
@@ -200,19 +212,27 @@ class Worker(Generic[J, P]):
     def _take_in(self, batcher: Batcher[J, P]) -> bool:
         """Look at the inbox; wait there when there is nothing to do. False: the end."""
         with self._wake:
-            while not (self._closing or self._added or self._cancelled or batcher.size):
+            while not (
+                self._closing or self._added or self._cancelled or self._calls or batcher.size
+            ):
                 self.batch_size = 0
                 self._wake.wait()
             if self._closing:
                 return False
             added, self._added = self._added, deque()
             cancelled, self._cancelled = self._cancelled, []
+            calls, self._calls = self._calls, []
         gone = set(cancelled)
         for ticket, job in added:
             if ticket not in gone:
                 self._add(batcher, ticket, job)
         if cancelled:
             batcher.remove(cancelled)
+        for call, done in calls:
+            try:
+                done.set_result(call())
+            except Exception as error:
+                done.set_exception(error)
         return True
 
     def _add(self, batcher: Batcher[J, P], ticket: int, job: J) -> None:
@@ -241,6 +261,11 @@ class Worker(Generic[J, P]):
             listener.wake()
 
     def _end_all(self, error: Exception) -> None:
+        self._over = True
+        with self._wake:
+            calls, self._calls = self._calls, []
+        for _, done in calls:
+            done.set_exception(error)
         self._deliver([(ticket, error) for ticket in list(self._listeners)])
 
 

@@ -51,8 +51,11 @@ def check(path: Path, model: ModelConfig) -> None:
         raise LoadFailed("ModelCorrupted", "; ".join(found[:5]))
 
 
-def fetch(uri: str, around: Surroundings, progress: Progress) -> Path:
-    """The directory with the weights of a uri; blocks. Raises LoadFailed."""
+def fetch(
+    uri: str, around: Surroundings, progress: Progress, *, marker: str = integrity.CONFIG
+) -> Path:
+    """The directory with the weights of a uri, the one with the `marker`; blocks. Raises
+    LoadFailed."""
     scheme = uri.partition("://")[0]
     if scheme == "file":
         return local.directory(uri, around)
@@ -61,7 +64,7 @@ def fetch(uri: str, around: Surroundings, progress: Progress) -> Path:
         return hub.fetch(hub.parse(uri), around.cache, around.token, meter)
     tools = fetcher(around, progress)
     source = _FETCHED[scheme](uri, around, tools)
-    return gather(source.where, source.files(), tools)
+    return gather(source.where, source.files(), tools, marker)
 
 
 def token(token_file: str, environ: Mapping[str, str]) -> str | None:

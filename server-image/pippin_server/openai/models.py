@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pippin_contract.serverconfig import ServerConfig
 
+from ..roster import Named
+
 
 class ModelRequest(BaseModel):
     """Of /models/load and /models/unload."""
@@ -15,13 +17,18 @@ class ModelRequest(BaseModel):
     model: str
 
 
-def card(config: ServerConfig, *, context_length: int | None, created: int) -> dict[str, object]:
-    """OpenAI's four fields, and what people want to know besides."""
+def card(
+    config: ServerConfig, named: Named, *, context_length: int | None, created: int
+) -> dict[str, object]:
+    """OpenAI's four fields, and what people want to know besides; `root` and `parent` as vLLM tells
+    a model's adapters."""
     return {
-        "id": config.served_name,
+        "id": named.served,
         "object": "model",
         "created": created,
         "owned_by": "pippin",
+        "root": named.adapter or named.served,
+        "parent": config.served_name if named.adapter else None,
         "task": config.model.task,
         "family": config.model.family,
         "tags": list(config.model.tags),

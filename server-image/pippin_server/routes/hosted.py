@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,7 +30,9 @@ def router(desk: Desk, kitchen: Kitchen, host: Host) -> APIRouter:
     async def answer(request: Request) -> Response:
         raw = await desk.raw_body(request)
         body = json_body.parse(raw)
-        desk.check_model(json_body.text(body, "model"))
+        named = desk.check_model(json_body.text(body, "model"))
+        if named.adapter and named.served != body["model"]:
+            raw = orjson.dumps({**body, "model": named.served})  # the engine knows one name of it
         kitchen.refuse_unless_ready()
         path = request.url.path
         known = host.fields(path)

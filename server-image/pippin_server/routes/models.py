@@ -9,11 +9,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pippin_contract.serverconfig import ServerConfig
 from pippin_edge.errors import ModelNotFound
 
-from ..lifecycle import Lifecycle
 from ..openai.models import card
+from ..roster import Named
+from ..stand import Stand
 from .json import answer
 
 
@@ -28,21 +28,25 @@ class Listing(Protocol):
 
 
 class OneModel:
-    """The only one."""
+    """The only one, with its adapters."""
 
-    def __init__(self, config: ServerConfig, lifecycle: Lifecycle, created: int) -> None:
-        self._config = config
-        self._lifecycle = lifecycle
+    def __init__(self, stand: Stand, created: int) -> None:
+        self._stand = stand
         self._created = created
 
     def every(self) -> Sequence[Mapping[str, object]]:
-        loaded = self._lifecycle.loaded
-        length = loaded.context_length if loaded else None
-        return [card(self._config, context_length=length, created=self._created)]
+        return [self._card(named) for named in self._stand.roster.every()]
 
     def one(self, name: str) -> Mapping[str, object] | None:
-        ours = name in (self._config.served_name, *self._config.aliases)
-        return self.every()[0] if ours else None
+        try:
+            return self._card(self._stand.roster.find(name))
+        except ModelNotFound:
+            return None
+
+    def _card(self, named: Named) -> Mapping[str, object]:
+        loaded = self._stand.lifecycle.loaded
+        length = loaded.context_length if loaded else None
+        return card(self._stand.config, named, context_length=length, created=self._created)
 
 
 def router(listing: Listing) -> APIRouter:

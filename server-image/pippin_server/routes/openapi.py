@@ -60,6 +60,12 @@ TOLD = {
     PICTURES_PATH + "{name}": Told(
         "A picture that was asked for by URL", {"image/png": ()}, (404,)
     ),
+    "/v1/load_lora_adapter": Told(
+        "Serve one adapter more, for insiders", _json("id", "loaded"), (400, 401, 503)
+    ),
+    "/v1/unload_lora_adapter": Told(
+        "Serve an adapter no more, for insiders", _json("id", "loaded"), (400, 401, 404, 503)
+    ),
     "/v1/models": Told("What is served", _json("object", "data")),
     "/v1/models/{name}": Told("The same, by a name", _json("id", "object", "task"), (404,)),
     "/v1/queue/stats": Told("Requests under way and waiting", _json("active", "pending")),

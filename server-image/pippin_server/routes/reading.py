@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 
 from pippin_contract.serverconfig import ServerConfig
 from pippin_edge import json_body
-from pippin_edge.errors import BadRequest, ModelNotFound, UnsupportedMedia
+from pippin_edge.errors import BadRequest, UnsupportedMedia
 
 from ..answering import Answer, Kitchen, Order
 from ..engines.base import Generator, Prompt
 from ..openai.answers import Head, Kind
 from ..openai.common import Body
+from ..roster import Named, Roster
 
 
 async def json_of(request: Request) -> bytes:
@@ -31,15 +32,13 @@ class Desk:
     """Where requests are read, knowing what is served here."""
 
     config: ServerConfig
+    roster: Roster
 
     async def raw_body(self, request: Request) -> bytes:
         return await json_of(request)
 
-    def check_model(self, name: str) -> None:
-        if name != self.config.served_name and name not in self.config.aliases:
-            raise ModelNotFound(
-                f"the model '{name[:512]}' is not served here: ask /v1/models", param="model"
-            )
+    def check_model(self, name: str) -> Named:
+        return self.roster.find(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,14 @@ class Counter(Desk):
     def answer(
         self, request: Request, kind: Kind, body: Body, prompts: tuple[Prompt, ...]
     ) -> Answer:
-        self.check_model(body.model)
+        named = self.check_model(body.model)
+        if named.adapter:
+            prompts = tuple(replace(prompt, adapter=named.adapter) for prompt in prompts)
         head = Head(
             kind=kind,
             number=f"{random.getrandbits(96):024x}",
             created=int(self.kitchen.clock.wall()),
-            model=self.config.served_name,
+            model=named.served,
             request_id=request.scope["state"]["request_id"],
         )
         order = Order(

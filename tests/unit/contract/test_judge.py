@@ -62,6 +62,14 @@ def test_two_models_of_a_namespace_cannot_have_one_name() -> None:
     assert found(one, model("two", "b", model={"aliases": ["gpt"]})) == []
 
 
+def test_a_models_adapters_are_names_of_it() -> None:
+    adapted = model("qwen", model={"adapters": [{"name": "sql", "uri": "hf://a/b"}]})
+    assert found(key("qwen:sql"), adapted) == []
+    assert only(key("qwen:other"), adapted) == (False, "qwen:other matches no model")
+    other = model("other", model={"name": "qwen:sql"})
+    assert [fatal for fatal, _ in found(adapted, other)] == [True, True]
+
+
 @pytest.mark.parametrize("glob", ["qwen", "b/*", "*/embed", "c/embed"])
 def test_a_glob_that_matches_nothing_is_a_warning(glob: str) -> None:
     fatal, says = only(key(glob), model("other"))
@@ -101,5 +109,7 @@ def test_secrets_must_be_there_with_their_keys() -> None:
     assert found(hub) == [], "who may not look does not know"
     whole = model("x", model={"credentialsSecretRef": {"name": "hub"}})
     assert found(whole, hub=frozenset({"AWS_REGION"})) == []
+    adapter = {"name": "sql", "uri": "hf://a/b", "credentialsSecretRef": {"name": "own"}}
+    assert only(model("x", model={"adapters": [adapter]}), own=None)[0]
     mine = key("*", existingSecretRef={"name": "own", "key": "k"})
     assert only(mine, model("y"), own=None)[0]

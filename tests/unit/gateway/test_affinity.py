@@ -36,6 +36,13 @@ def test_only_the_beginning_and_the_key_count_and_short_prompts_do_not() -> None
     assert affinity.prefix("a/k", long[1:]) is None
 
 
+def test_prompts_that_different_adapters_read_have_nothing_in_common() -> None:
+    long = b"x" * affinity.BEGINNING
+    readers = ("", "sql", "poet")
+    assert len({affinity.prefix("a/k", long, adapter) for adapter in readers}) == 3
+    assert affinity.prefix("a/k", long + b"1", "sql") == affinity.prefix("a/k", long, "sql")
+
+
 @given(st.integers(0, 2**64 - 1), st.integers(2, 40))
 def test_every_gateway_comes_to_the_same_replica_whatever_the_order(
     beginning: int, count: int

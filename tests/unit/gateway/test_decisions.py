@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pippin_contract import reach
 from pippin_contract.endpoint import Endpoint
-from pippin_edge.errors import ModelNotFound
+from pippin_edge.errors import ModelNotFound, NotReady
 from pippin_gateway import usage
 from pippin_gateway.catalog.model import (
     ApiKey,
@@ -23,7 +23,7 @@ from pippin_gateway.catalog.model import (
     Timeouts,
     assemble,
 )
-from pippin_gateway.routing import retry
+from pippin_gateway.routing import fallback, retry
 from pippin_gateway.routing.balance import SHUN_SECONDS, Balance
 from pippin_gateway.routing.breaker import Breakers
 from pippin_gateway.routing.resolve import nobody_ready, resolve, visible
@@ -96,6 +96,78 @@ def test_two_claims_of_one_name_are_decided_by_age_and_never_by_order() -> None:
         found = catalog(*specs)
         assert resolve(found, key("*"), "m").spec.name == "old"
         assert [m.spec.name for _, m in visible(found, key("*"))] == ["alias", "old"]
+
+
+def test_an_adapter_answers_under_each_name_of_its_model() -> None:
+    adapted = spec("x", served="qwen", aliases=("gpt",), adapters=("sql", "v:2"))
+    found = assemble((), [adapted], [PodState("a", "x", replica(1))])
+    for name in ("qwen:sql", "gpt:sql", "a/qwen:sql"):
+        model = resolve(found, key("*"), name)
+        assert (model.spec.adapter, model.spec.upstream_name) == ("sql", "qwen:sql")
+        assert (model.ref, model.replicas) == ("a/x", (replica(1),))
+    assert resolve(found, key("*"), "gpt:v:2").spec.adapter == "v:2"
+    assert resolve(found, key("*"), "qwen").spec.adapter == ""
+    for name in ("sql", "qwen:", "qwen:other", "x:sql", "qwen:sql:sql"):
+        with pytest.raises(ModelNotFound):
+            resolve(found, key("*"), name)
+
+
+@pytest.mark.parametrize(
+    ("glob", "opened"),
+    [
+        ("qwen", ["qwen"]),
+        ("gpt", ["qwen"]),
+        ("qwen*", ["qwen", "qwen:poet", "qwen:sql"]),
+        ("qwen:*", ["qwen:poet", "qwen:sql"]),
+        ("qwen:sql", ["qwen:sql"]),
+        ("gpt:poet", ["qwen:poet"]),
+        ("*:sql", ["qwen:sql"]),
+        ("a/qwen:sql", ["qwen:sql"]),
+        ("*", ["qwen", "qwen:poet", "qwen:sql"]),
+    ],
+)
+def test_a_key_for_a_model_is_none_for_its_adapters(glob: str, opened: list[str]) -> None:
+    found = catalog(spec("x", served="qwen", aliases=("gpt",), adapters=("sql", "poet")))
+    assert [name for name, _ in visible(found, key(glob))] == opened
+    for name in ("qwen", "qwen:poet", "qwen:sql"):
+        if name in opened:
+            assert resolve(found, key(glob), name)
+        else:
+            with pytest.raises(ModelNotFound):
+                resolve(found, key(glob), name)
+
+
+def test_a_models_own_name_goes_before_one_with_an_adapters() -> None:
+    adapted = spec("old", served="qwen", adapters=("sql",), created=1)
+    for plain in (spec("new", served="qwen:sql", created=2), spec("new", aliases=("qwen:sql",))):
+        found = catalog(adapted, plain)
+        assert resolve(found, key("*"), "qwen:sql").spec.name == "new"
+        assert "qwen:sql" not in [n for n, m in visible(found, key("*")) if m.spec.adapter]
+
+
+def test_adapters_of_another_namespace_are_asked_for_with_its_name() -> None:
+    shared = spec("y", "b", served="llama", adapters=("sql",), opened_to=frozenset({"a"}))
+    found = catalog(shared)
+    assert resolve(found, key("b/llama:*"), "b/llama:sql").spec.adapter == "sql"
+    assert [name for name, _ in visible(found, key("b/*"))] == ["b/llama", "b/llama:sql"]
+    with pytest.raises(ModelNotFound):
+        resolve(found, key("b/llama"), "b/llama:sql")
+
+
+def test_a_fallback_answers_by_its_adapter_of_the_same_name_if_it_has_one() -> None:
+    found = catalog(
+        spec("one", adapters=("sql",), fallbacks=("two", "three")),
+        spec("two", adapters=("poet", "sql")),
+        spec("three"),
+    )
+    asked = resolve(found, key("*"), "one:sql")
+    instead = fallback.chain(asked, found.by_ref)
+    assert [model.spec.upstream_name for model in instead] == ["two:sql", "three"]
+    plain = fallback.chain(resolve(found, key("*"), "one"), found.by_ref)
+    assert [model.spec.upstream_name for model in plain] == ["two", "three"]
+    assert fallback.now(instead[0], found.by_ref) is instead[0]
+    with pytest.raises(NotReady):
+        fallback.now(instead[0], {})
 
 
 def test_pods_belong_to_the_model_of_their_own_namespace() -> None:

@@ -8,10 +8,12 @@ from support.manifests import merged
 from support.models import a_spec
 
 EXTERNAL = {"type": "external", "external": {"url": "https://x"}}
+ADAPTERS = [{"name": "a", "uri": "hf://a/b"}]
 #: Of a model of a provider, which has neither Pods nor weights.
 REPORTED_OUTSIDE = [
     ({"replicas": 0}, "replicas"),
     ({"model": {"uri": "hf://a/b"}}, "model.uri"),
+    ({"model": {"adapters": ADAPTERS}}, "model.adapters"),
     ({"engine": {"args": ["--x"]}}, "engine.args"),
     ({"nodeSelector": {"a": "b"}}, "nodeSelector"),
     ({"limits": {"queue": 1}}, "limits.queue"),
@@ -25,7 +27,11 @@ HONORED_OUTSIDE = [
     {"model": {"name": "x", "aliases": ["y"], "contextLength": 5, "task": "embedding"}},
 ]
 REPORTED = [
-    ({"model": {"adapters": [{"name": "a", "uri": "hf://a/b"}]}}, "model.adapters"),
+    ({"model": {"adapters": ADAPTERS, "task": "embedding"}}, "model.adapters"),
+    (
+        {"model": {"adapters": ADAPTERS, "task": "image"}, "engine": {"type": "echo"}},
+        "model.adapters",
+    ),
     ({"model": {"uri": "gs://bucket/x"}}, "model.uri"),
     ({"model": {"task": "image"}}, "model.task"),
     ({"model": {"task": "transcription"}, "engine": {"type": "vllm"}}, "model.task"),
@@ -46,6 +52,9 @@ REPORTED = [
     ({"auth": {"required": False}}, "auth.required"),
 ]
 HONORED = [
+    {"model": {"adapters": ADAPTERS}},
+    {"model": {"adapters": ADAPTERS, "task": "completion"}, "engine": {"type": "vllm"}},
+    {"model": {"adapters": ADAPTERS}, "engine": {"type": "echo"}},
     {"fallbacks": ["x"]},
     {"engine": {"type": "vllm"}},
     {"model": {"uri": "s3://bucket/x"}},

@@ -256,6 +256,68 @@ def test_of_a_secret_only_the_key_that_is_named_is_mounted():
     ]
 
 
+ADAPTERS = [
+    {"name": "sql", "uri": "hf://org/sql"},
+    {"name": "poet", "uri": "pvc://shelf/lora/poet"},
+    {"name": "local", "uri": "file:///srv/local"},
+    {"name": "far", "uri": "s3://bucket/far", "credentialsSecretRef": {"name": "store"}},
+]
+
+
+def test_adapters_are_mounted_or_fetched_as_weights_are():
+    found = config(model={"uri": "s3://bucket/qwen", "adapters": ADAPTERS}).adapters
+    assert [(one.name, one.uri, one.path) for one in found] == [
+        ("sql", "hf://org/sql", ""),
+        ("poet", "pvc://shelf/lora/poet", "/adapters/1/lora/poet"),
+        ("local", "file:///srv/local", "/adapters/2/local"),
+        ("far", "s3://bucket/far", ""),
+    ]
+    assert found[3].credentials_dir == "/etc/pippin/adapter-credentials/3"
+    spec: Any = {"model": {"uri": "pvc://shelf/qwen", "adapters": ADAPTERS}}
+    claims = [
+        v["persistentVolumeClaim"]
+        for v in pod(**spec)["volumes"]
+        if len(v) > 1 and "persistentVolumeClaim" in v
+    ]
+    assert [claim["claimName"] for claim in claims] == ["shelf", "shelf"]
+    assert volume("adapter-2", **spec)["hostPath"]["path"] == "/srv/local"
+    assert volume("adapter-3-credentials", **spec)["secret"] == {"secretName": "store"}
+    assert mount("adapter-1", **spec) == {
+        "name": "adapter-1",
+        "mountPath": "/adapters/1",
+        "readOnly": True,
+    }
+
+
+def test_the_models_token_is_shown_to_adapters_of_the_same_hub_only():
+    hub = {"uri": "hf://org/qwen", "credentialsSecretRef": {"name": "hf"}}
+    elsewhere = [{"name": "away", "uri": "https://host/x.tar"}, *ADAPTERS]
+    found = {one.name: one for one in config(model={**hub, "adapters": elsewhere}).adapters}
+    assert found["sql"].token_file == "/etc/pippin/adapter-credentials/1/token"
+    assert found["away"].token_file == ""
+    assert volume("adapter-1-credentials", model={**hub, "adapters": elsewhere})["secret"] == {
+        "secretName": "hf",
+        "items": [{"key": "token", "path": "token"}],
+    }
+
+
+def test_another_adapter_rolls_the_pods():
+    def version(*adapters: dict[str, Any]) -> str:
+        model = a_model(model={"uri": "hf://org/qwen", "adapters": list(adapters)})
+        template = child(model, "Deployment")["spec"]["template"]
+        found: str = template["metadata"]["annotations"][CONFIG_HASH]
+        return found
+
+    assert len({version(), version(ADAPTERS[0]), version(*ADAPTERS[:2])}) == 3
+    assert version(ADAPTERS[0]) == version(ADAPTERS[0])
+
+
+def test_where_adapters_have_no_effect_none_are_rendered():
+    spec: Any = {"model": {"uri": "hf://a/b", "task": "embedding", "adapters": ADAPTERS}}
+    assert config(**spec).adapters == ()
+    assert not [v for v in pod(**spec)["volumes"] if v["name"].startswith("adapter")]
+
+
 def test_the_config_says_what_the_spec_says():
     found = config(
         model={

@@ -116,6 +116,16 @@ def test_the_oldest_claim_to_a_name_holds():
     assert store.taken(young) is None
 
 
+def test_a_name_with_an_adapters_is_a_claim_too():
+    store = Store()
+    adapted: dict[str, Any] = {"aliases": ["gpt"], "adapters": [{"name": "sql", "uri": "hf://a/b"}]}
+    plain = claim(store, "plain", "2026-01-01T00:00:00Z", name="gpt:sql")
+    qwen = claim(store, "qwen", "2026-02-01T00:00:00Z", **adapted)
+    assert store.taken(qwen) == ("gpt:sql", "plain")
+    assert store.taken(plain) is None
+    assert store.rivals(plain) == {qwen}
+
+
 def test_a_tie_is_broken_by_name_and_namespaces_are_apart():
     store = Store()
     same = "2026-01-01T00:00:00Z"

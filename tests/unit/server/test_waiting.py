@@ -7,7 +7,7 @@ from pippin_server.engines.mlx.waiting import WORTH, Waiting
 SHARED = list(range(1000, 1000 + 2 * WORTH))
 
 
-def nobody_knows(_: object) -> int:
+def nobody_knows(tokens: object, adapter: int) -> int:
     return 0
 
 
@@ -39,9 +39,17 @@ def test_nobody_waits_behind_a_prompt_that_goes_on_for_long() -> None:
 
 
 def test_nobody_waits_for_what_is_kept() -> None:
-    waiting = Waiting(lambda tokens: len(SHARED) - 32)
+    waiting = Waiting(lambda tokens, adapter: len(SHARED) - 32)
     waiting.reads(1, SHARED)
     assert not waiting.must_wait(2, SHARED)
+
+
+def test_nobody_waits_for_who_reads_by_another_adapter() -> None:
+    waiting = Waiting(nobody_knows)
+    waiting.reads(1, SHARED, 1)
+    assert not waiting.must_wait(2, SHARED)
+    assert not waiting.must_wait(3, SHARED, 2)
+    assert waiting.must_wait(4, SHARED, 1)
 
 
 def test_nobody_waits_twice() -> None:

@@ -181,3 +181,33 @@ async def test_the_clock_of_progress_stands_while_a_step_hangs() -> None:
         batcher.gate.set()
         await waiting
         assert worker.progressed_at > seen
+
+
+async def test_a_call_runs_on_the_thread_between_steps_and_fails_alone() -> None:
+    def broken() -> None:
+        raise ValueError("no")
+
+    async with a_worker() as (worker, batcher):
+        assert await worker.between_steps(threading.get_ident) == batcher.thread
+        answer = asyncio.create_task(all_of(worker, 3))
+        with pytest.raises(ValueError, match="no"):
+            await worker.between_steps(broken)
+        assert await answer == 3
+
+
+async def test_a_call_that_comes_too_late_is_told_so() -> None:
+    async with a_worker() as (worker, batcher):
+        batcher.gate.clear()
+        asked = asyncio.create_task(all_of(worker, 5))
+        await eventually(lambda: worker.batch_size == 1)
+        waiting = asyncio.create_task(worker.between_steps(threading.get_ident))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(worker.close())
+        await asyncio.sleep(0)
+        batcher.gate.set()
+        await closing
+        for task in (asked, waiting):
+            with pytest.raises(EngineStopped):
+                await task
+        with pytest.raises(EngineStopped):
+            await worker.between_steps(threading.get_ident)

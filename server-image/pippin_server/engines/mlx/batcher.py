@@ -14,11 +14,13 @@ from typing import Any
 import mlx.core as mx
 import structlog
 
-from ..base import Delta, Finish, OutOfMemory, Score
+from ..adapters import Described
+from ..base import Delta, EngineFailed, Finish, OutOfMemory, Score
 from ..stops import StopFilter
 from ..worker import Event
 from .degrade import Degrade
 from .job import Job
+from .lanes import Lanes
 from .loading import in_use, translated
 from .promptcache import PromptCache
 from .rows import RowGenerator
@@ -58,24 +60,39 @@ class MlxBatcher:
         #: Bytes in use as memory ran out; None: it did not.
         self._held: int | None = None
         self._model = model
+        self._lanes = Lanes(model)
         self._tokenizer = tokenizer
         self._limits = limits
         self._cache = cache
         self._eos = frozenset(tokenizer.eos_token_ids)
         self._spelling = Spelling(tokenizer)
-        self._scoring = Scoring(model, self._spelling, step=limits["prefill_step"])
+        self._scoring = Scoring(model, self._spelling, self._lanes, step=limits["prefill_step"])
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
         self._generator = self._fresh()
 
     def _fresh(self) -> RowGenerator:
-        return RowGenerator(self._model, self._cache, eos=sorted(self._eos), **self._limits)
+        eos = sorted(self._eos)
+        return RowGenerator(self._model, self._cache, self._lanes, eos=eos, **self._limits)
+
+    def adapt(self, told: Described) -> int:
+        """The number of an adapter from now on. Raises LoadFailed."""
+        return self._lanes.add(told)
+
+    def forget(self, adapter: int) -> None:
+        """It goes with the last request that is answered by it."""
+        self._lanes.drop(adapter, self._adapters())
+
+    def _adapters(self) -> set[int]:
+        return {one.job.adapter for one in self._running.values()} | self._scoring.adapters
 
     @property
     def size(self) -> int:
         return len(self._running) + len(self._scoring)
 
     def add(self, ticket: int, job: Job) -> None:
+        if job.adapter not in self._lanes:
+            raise EngineFailed("the adapter has just been unloaded: see /v1/models")
         if job.echo is not None:
             self._scoring.add(ticket, job)
         else:
@@ -83,7 +100,7 @@ class MlxBatcher:
 
     def _insert(self, ticket: int, job: Job) -> None:
         (uid,) = self._generator.insert(
-            [job.tokens], [job.max_tokens], samplers=[Row(job.sampling, job.guide)]
+            [job.tokens], [job.max_tokens], samplers=[Row(job.sampling, job.guide, job.adapter)]
         )
         self._uids[ticket] = uid
         self._running[uid] = _Running(
@@ -130,6 +147,7 @@ class MlxBatcher:
         log.warning("memory.ran_out", freed_bytes=freed, batch=self._degrade.batch)
 
     def _adapt(self) -> None:
+        self._lanes.tidy(self._adapters)
         self._generator.narrow(self._degrade.batch)
         if self._cache.paused != self._degrade.active:
             self._cache.paused = self._degrade.active

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from .. import weights
+from ..adapters import Adaptable, about, describe
 from ..base import (
     Activity,
     Delta,
+    EngineFailed,
     EngineStopped,
     Loaded,
     LoadFailed,
@@ -41,6 +44,7 @@ _WARM_UP = Prompt(text="Hello, how are you today?")
 class _Facts:
     """What the event loop needs of the model that the thread owns."""
 
+    batcher: MlxBatcher
     tokens: Tokens
     cache: PromptCache
     degrade: Degrade
@@ -49,7 +53,7 @@ class _Facts:
     details: dict[str, str]
 
 
-class MlxEngine:
+class MlxEngine(Adaptable):
     """See the package."""
 
     name = "mlx"
@@ -68,12 +72,17 @@ class MlxEngine:
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
         self._worker: Worker[Job, Delta] | None = None
         self._tokens: Tokens | None = None
+        self._batcher: MlxBatcher | None = None
+        self.adapters: Mapping[str, Path] = {}
+        #: By their names; never the same twice.
+        self._numbers: dict[str, int] = {}
         self._context = 0
 
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
         if path is None:
             raise LoadFailed("ModelSourceNotFound", "no weights were given")
-        fit = settled(await asyncio.to_thread(self._fitting.of, path))
+        more = await asyncio.to_thread(_bytes, self.adapters)
+        fit = settled(await asyncio.to_thread(self._fitting.of, path, more))
         progress(0, "loading weights")
         self._worker = worker = Worker[Job, Delta]("pippin-engine", self._clock)
         loop = asyncio.get_running_loop()
@@ -89,11 +98,7 @@ class MlxEngine:
             off = None if wanted else "promptCache.enabled is false"
             cache = PromptCache(model.weights, fit.cache, off)
             degrade = Degrade(self._batch, self._clock)
-            facts = _Facts(
-                Tokens(model), cache, degrade, model.context_length, model.bytes, model.details
-            )
-            loop.call_soon_threadsafe(loaded.set_result, facts)
-            return MlxBatcher(
+            batcher = MlxBatcher(
                 model.weights,
                 model.tokenizer,
                 cache,
@@ -102,13 +107,33 @@ class MlxEngine:
                 prefill_batch=self._args.prefill_batch,
                 prefill_step=self._args.prefill_step,
             )
+            for name, directory in self.adapters.items():
+                self._numbers[name] = _adapted(batcher, name, directory)
+            facts = _Facts(
+                *(batcher, Tokens(model), cache, degrade),
+                *(model.context_length, model.bytes, model.details),
+            )
+            loop.call_soon_threadsafe(loaded.set_result, facts)
+            return batcher
 
         await worker.start(make)
         facts = await loaded
         self._tokens, self._cache, self._degrade = facts.tokens, facts.cache, facts.degrade
+        self._batcher = facts.batcher
         self._context = min(fit.context, usable(self._fitting.wish.context, facts.context_length))
         progress(100, "loaded")
         return Loaded(self._context, facts.bytes, facts.details, fit.payload())
+
+    async def adapt(self, name: str, path: Path) -> None:
+        worker, batcher = self._worker, self._batcher
+        if worker is None or batcher is None:
+            raise EngineStopped("the model is not loaded")
+        self._numbers[name] = await worker.between_steps(lambda: _adapted(batcher, name, path))
+
+    async def forget(self, name: str) -> None:
+        worker, batcher, number = self._worker, self._batcher, self._numbers.pop(name)
+        if worker is not None and batcher is not None:
+            await worker.between_steps(lambda: batcher.forget(number))
 
     async def warm_up(self) -> None:
         # As many as make the widest prompt batch, so that its kernels are known too.
@@ -162,7 +187,14 @@ class MlxEngine:
         if sampling.echo and sampling.logprobs is not None:
             echo = await self._aside(self._tokens.text, prompt, tokens)
         most = room if sampling.max_tokens is None else sampling.max_tokens
-        return Job(tokens, most, sampling, guide, echo), reader
+        return Job(tokens, most, sampling, guide, echo, self._number(prompt.adapter)), reader
+
+    def _number(self, adapter: str) -> int:
+        """Raises EngineFailed."""
+        number = self._numbers.get(adapter) if adapter else 0
+        if number is None:
+            raise EngineFailed("the adapter has just been unloaded: see /v1/models")
+        return number
 
     async def _aside(self, call: Callable[..., R], *arguments: object) -> R:
         """On the thread that knows the tokenizer."""
@@ -190,3 +222,18 @@ class MlxEngine:
         # The model is gone with its thread; these are what else holds on to parts of it.
         self._tokens = self._cache = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
+
+
+def _adapted(batcher: MlxBatcher, name: str, directory: Path) -> int:
+    """On the engine's thread. Raises LoadFailed."""
+    with about(name):
+        return batcher.adapt(describe(directory))
+
+
+def _bytes(adapters: Mapping[str, Path]) -> int:
+    """What they take, at most. Raises LoadFailed."""
+    total = 0
+    for name, directory in adapters.items():
+        with about(name):
+            total += 4 * sum(one.numbers for one in weights.within(describe(directory).weights))
+    return total

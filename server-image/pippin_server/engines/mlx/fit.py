@@ -91,12 +91,13 @@ class Fitting:
     wish: Wish
     budget: Budget
 
-    def of(self, path: Path) -> Fit:
-        """The model in that directory."""
+    def of(self, path: Path, more: int = 0) -> Fit:
+        """The model in that directory, and `more` bytes of weights beside its own."""
         shape = read(path, self.wish.args.dtype, on_cpu=self.wish.on_cpu)
         wish = self.wish
         if wish.stateless:
             shape = replace(shape, full=0, window=0)
+        shape = replace(shape, weights=shape.weights + more)
         if wish.whole:
             args = replace(wish.args, prefill_step=shape.context)
             wish = replace(wish, context=shape.context, args=args)

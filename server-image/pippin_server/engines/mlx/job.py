@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Job:
     """A prompt in tokens, checked to fit. `echo`: its text, where its scores are wanted; only then
-    may `max_tokens` be 0."""
+    may `max_tokens` be 0. `adapter`: its number; 0: none."""
 
     tokens: list[int]
     max_tokens: int
     sampling: Sampling
     guide: Guide | None = None
     echo: str | None = None
+    adapter: int = 0

@@ -1,7 +1,8 @@
 """Which prefixes of prompts are kept, under a cap of bytes. Knows nothing of MLX.
 
 A prefix is a chain of blocks of as many tokens each, so that what two prompts begin with is kept
-once. A block is found by the number of the one before it and its own tokens.
+once. A block is found by the number of the one before it and its own tokens. What begins with
+another `root` has nothing in common: chains begin at its negative, and numbers are positive.
 """
 
 from __future__ import annotations
@@ -35,29 +36,33 @@ class Prefixes(Generic[S]):
         #: Oldest first. A chain is touched from its end, so the oldest is never needed by another.
         self._blocks: OrderedDict[_Key, _Block[S]] = OrderedDict()
 
-    def find(self, tokens: Sequence[int]) -> list[S]:
+    def find(self, tokens: Sequence[int], root: int = 0) -> list[S]:
         """The states of the longest prefix that is kept, block by block."""
-        path = list(self._walk(tokens))
+        path = list(self._walk(tokens, root))
         self._touch(path)
         return [self._blocks[key].state for key in path]
 
-    def known(self, tokens: Sequence[int]) -> int:
+    def known(self, tokens: Sequence[int], root: int = 0) -> int:
         """How many tokens `find` would find; leaves their age as it is."""
-        return BLOCK * sum(1 for _ in self._walk(tokens))
+        return BLOCK * sum(1 for _ in self._walk(tokens, root))
 
     def keep(
-        self, tokens: Sequence[int], nbytes: int, copy: Callable[[int, int], Sequence[S]]
+        self,
+        tokens: Sequence[int],
+        nbytes: int,
+        copy: Callable[[int, int], Sequence[S]],
+        root: int = 0,
     ) -> None:
         """`copy` makes the states of the blocks from one token to another, `nbytes` each. Asked
         only for what is not here and has room; a chain that has not is kept as far as it goes."""
-        path = list(self._walk(tokens))
+        path = list(self._walk(tokens, root))
         self._touch(path)
         room = self._make_room(len(tokens) // BLOCK - len(path), nbytes, spared=len(path))
         if not room:
             return
         begin = len(path)
         for state in copy(begin * BLOCK, (begin + room) * BLOCK):
-            before = self._blocks[path[-1]].number if path else 0
+            before = self._blocks[path[-1]].number if path else -root
             key = (before, tuple(tokens[len(path) * BLOCK : (len(path) + 1) * BLOCK]))
             self._numbers += 1
             self._blocks[key] = _Block(self._numbers, state, nbytes)
@@ -69,8 +74,8 @@ class Prefixes(Generic[S]):
         self._blocks.clear()
         self.bytes = 0
 
-    def _walk(self, tokens: Sequence[int]) -> Iterator[_Key]:
-        before = 0
+    def _walk(self, tokens: Sequence[int], root: int) -> Iterator[_Key]:
+        before = -root
         for start in range(0, len(tokens) - BLOCK + 1, BLOCK):
             key = (before, tuple(tokens[start : start + BLOCK]))
             block = self._blocks.get(key)

@@ -1,4 +1,4 @@
-"""Keys and values of prompts and answers, kept for requests that begin alike.
+"""Keys and values of prompts and answers, kept for requests that begin alike, by the same adapter.
 
 What is kept is a copy, and what a request gets is a copy: neither ever changes the other. Lives on
 the owning thread; `state` may be asked from others. Why not mlx_lm's LRUPromptCache: a hit does not
@@ -49,25 +49,27 @@ class PromptCache:
         else:
             log.warning("prompt_cache.off", reason=self._off)
 
-    def take(self, tokens: Sequence[int]) -> tuple[list[KVCache], int]:
+    def take(self, tokens: Sequence[int], adapter: int = 0) -> tuple[list[KVCache], int]:
         """A copy of what is kept of the longest prefix, for each layer, and its tokens; the last
         token is always left to be computed. Nothing: `([], 0)`."""
         if self._off is not None or self.paused:
             return [], 0
         layers: list[KVCache] = []
         with self._guarded():
-            layers = _assembled(self._prefixes.find(tokens[:-1]))
+            layers = _assembled(self._prefixes.find(tokens[:-1], adapter))
         found = layers[0].offset if layers else 0
         self._hits += found
         self._misses += len(tokens) - found
         return layers, found
 
-    def known(self, tokens: Sequence[int]) -> int:
+    def known(self, tokens: Sequence[int], adapter: int = 0) -> int:
         """How many of the tokens nobody needs to compute for others; all when it is off."""
         off = self._off is not None or self.paused
-        return len(tokens) if off else self._prefixes.known(tokens)
+        return len(tokens) if off else self._prefixes.known(tokens, adapter)
 
-    def keep(self, tokens: Sequence[int], layers: Sequence[Any], row: int) -> None:
+    def keep(
+        self, tokens: Sequence[int], layers: Sequence[Any], row: int, adapter: int = 0
+    ) -> None:
         """Copy what is not here yet of one row of a batch that has read these tokens."""
         if self._off is not None or self.paused or len(tokens) < BLOCK:
             return
@@ -77,6 +79,7 @@ class PromptCache:
                 tokens,
                 self._nbytes,
                 lambda start, end: _copied(layers, row, len(tokens), start, end),
+                adapter,
             )
 
     def drop(self, why: str) -> None:

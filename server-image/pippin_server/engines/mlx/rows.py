@@ -2,8 +2,8 @@
 
 Its classes are extended where they meet: the step (log-probabilities only of rows that ask, so
 nothing of the vocabulary's size leaves the graph), the way in (a prompt's beginning comes from the
-prompt cache) and the ways on (what was read is kept there). Read against mlx_lm 0.32; pyproject
-pins it.
+prompt cache), the ways on (what was read is kept there), and whose adapter the model reads each row
+by. Read against mlx_lm 0.32; pyproject pins it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
 from .adjust import adjusted
+from .lanes import Lanes
 from .promptcache import PromptCache
 from .sampling import Row, RowSampler
 from .scores import Line, scored
@@ -34,9 +35,18 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
     #: Of the one batch that requests end in.
     cache: PromptCache
 
+    #: Of the one too; an empty one is told it afterwards.
+    lanes: Lanes
+
+    def __init__(self, *arguments: Any, lanes: Lanes | None = None, **options: Any) -> None:
+        if lanes is not None:
+            self.lanes = lanes
+        super().__init__(*arguments, **options)  # which takes the first step
+
     def _step(self) -> tuple[list[int], list[Line | None]]:
         self._current_tokens = inputs = self._next_tokens
         current = self._current_logprobs = self._next_logprobs
+        self.lanes.use([row.adapter for row in self.samplers])
         raw = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
         logits = adjusted(raw, self.samplers, inputs)
         self._next_tokens = self.fallback_sampler(logits, self.samplers)
@@ -50,7 +60,8 @@ class RowGeneration(GenerationBatch):  # type: ignore[misc]
 
     def extract_cache(self, idx: int) -> list[Any]:
         """Asked as a request ends: its prompt and answer are kept."""
-        self.cache.keep(self.tokens[idx], self.prompt_cache, idx)
+        adapter = self.samplers[idx].adapter
+        self.cache.keep(self.tokens[idx], self.prompt_cache, idx, adapter)
         return []
 
 
@@ -65,18 +76,23 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
     stop_sequences: list[Any]
     max_tokens: list[int]
     cache: PromptCache
+    lanes: Lanes
 
     def _copy(self) -> RowPrompts:
         copied: RowPrompts = super()._copy()
-        copied.cache = self.cache
+        copied.cache, copied.lanes = self.cache, self.lanes
         return copied
+
+    def prompt(self, tokens: list[list[int]]) -> None:
+        self.lanes.use([row.adapter for row in self.samplers])
+        super().prompt(tokens)
 
     def generate(self, tokens: list[list[int]]) -> RowGeneration:
         if any(len(rest) > 1 for rest in tokens):
             self.prompt([rest[:-1] for rest in tokens])
         # Not only at the end: others may ask the same while the answer is made.
         for row, read in enumerate(self.tokens):
-            self.cache.keep(read, self.prompt_cache, row)
+            self.cache.keep(read, self.prompt_cache, row, self.samplers[row].adapter)
         generation = RowGeneration(
             self.model,
             self.uids,
@@ -88,6 +104,7 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
             self.logits_processors,
             self.stop_sequences,
             self.max_tokens,
+            lanes=self.lanes,
         )
         self.uids, self.prompt_cache, self.tokens = [], [], []
         self.samplers, self.logits_processors, self.max_tokens = [], [], []
@@ -101,7 +118,9 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
     _prompt_batch: RowPrompts
     _generation_batch: RowGeneration
 
-    def __init__(self, model: Any, cache: PromptCache, *, eos: list[int], **limits: int) -> None:
+    def __init__(
+        self, model: Any, cache: PromptCache, lanes: Lanes, *, eos: list[int], **limits: int
+    ) -> None:
         """`limits`: batch, prefill_batch, prefill_step."""
         sampler, step = RowSampler(), limits["prefill_step"]
         super().__init__(
@@ -114,6 +133,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         )
         self._prompt_batch = RowPrompts.empty(model, sampler, prefill_step_size=step)
         self._generation_batch = RowGeneration.empty(model, sampler)
+        self._prompt_batch.lanes = self._generation_batch.lanes = lanes
         self._cache = self._prompt_batch.cache = self._generation_batch.cache = cache
         self._waiting = Waiting(cache.known)
         self._most = limits
@@ -158,14 +178,14 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
 
     def _begun(self, sequence: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """None: it waits for what another reads."""
-        uid, segments, max_tokens, _, _, *rest = sequence
+        uid, segments, max_tokens, _, _, row, *rest = sequence
         tokens = [token for segment in segments for token in segment]
-        if self._waiting.must_wait(uid, tokens):
+        if self._waiting.must_wait(uid, tokens, row.adapter):
             return None
-        self._waiting.reads(uid, tokens)
-        layers, found = self._cache.take(tokens)
+        self._waiting.reads(uid, tokens, row.adapter)
+        layers, found = self._cache.take(tokens, row.adapter)
         if not found:
             return sequence
         self.cached[uid] = found
         left = [part for part in (tokens[found:-1], tokens[-1:]) if part]
-        return (uid, left, max_tokens, layers, tokens[:found], *rest)
+        return (uid, left, max_tokens, layers, tokens[:found], row, *rest)

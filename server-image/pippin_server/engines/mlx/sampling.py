@@ -34,11 +34,12 @@ _COLDEST = 1e-3
 
 
 class Row:
-    """One request's way of choosing."""
+    """One request's way of choosing, and the number of the adapter that it is answered by."""
 
-    __slots__ = ("adjust", "greedy", "random", "sampling", "top")
+    __slots__ = ("adapter", "adjust", "greedy", "random", "sampling", "top")
 
-    def __init__(self, sampling: Sampling, guide: Guide | None = None) -> None:
+    def __init__(self, sampling: Sampling, guide: Guide | None = None, adapter: int = 0) -> None:
+        self.adapter = adapter
         self.sampling = sampling
         self.adjust = Adjust.wanted(sampling, guide)
         self.top = sampling.logprobs

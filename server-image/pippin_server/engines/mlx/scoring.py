@@ -15,6 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..base import Delta, Score
 from .job import Job
+from .lanes import Lanes
 from .scores import Spelling, shares
 
 #: Numbers that the scores of a piece have at most.
@@ -25,9 +26,10 @@ _LEAST = 16
 class Scoring:
     """Prompts that wait for their scores, one being read."""
 
-    def __init__(self, model: Any, spelling: Spelling, *, step: int) -> None:
+    def __init__(self, model: Any, spelling: Spelling, lanes: Lanes, *, step: int) -> None:
         self._model = model
         self._spelling = spelling
+        self._lanes = lanes
         self._step = step
         self._waiting: deque[tuple[int, Job]] = deque()
         self._cache: list[Any] = []
@@ -38,6 +40,11 @@ class Scoring:
 
     def add(self, ticket: int, job: Job) -> None:
         self._waiting.append((ticket, job))
+
+    @property
+    def adapters(self) -> set[int]:
+        """Of all that wait."""
+        return {job.adapter for _, job in self._waiting}
 
     def remove(self, tickets: Container[int]) -> None:
         if self._waiting and self._waiting[0][0] in tickets:
@@ -82,6 +89,7 @@ class Scoring:
         after = job.tokens[begin + 1 : begin + 1 + len(piece)]
         if not after:
             return
+        self._lanes.use([job.adapter])
         logits = self._model(mx.array(piece)[None], cache=self._cache)[0, : len(after)]
         self._width = logits.shape[-1]
         lines = shares(logits, mx.array(after), job.sampling.logprobs or 0)

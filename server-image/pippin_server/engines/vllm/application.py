@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,14 +15,38 @@ from vllm.entrypoints.openai.completion import api_router as completion
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.pooling.embed import api_router as embed
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.entrypoints.serve.lora.protocol import (
+    LoadLoRAAdapterRequest,
+    UnloadLoRAAdapterRequest,
+)
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from pippin_edge.asgi import App
 
 
-async def make(llm: AsyncLLM, arguments: Namespace) -> tuple[App, dict[str, frozenset[str]]]:
-    """The application, and the fields that its bodies may hold, by path."""
+@dataclass(frozen=True, slots=True)
+class Application:
+    """`fields` that its bodies may hold, by path. `models`: vLLM's list of what it serves."""
+
+    app: App
+    fields: dict[str, frozenset[str]]
+    models: Any
+
+    async def load_adapter(self, name: str, path: str) -> str | None:
+        """What vLLM has against it; None: it is served by this name from now on."""
+        request = LoadLoRAAdapterRequest(lora_name=name, lora_path=path)
+        told = await self.models.load_lora_adapter(request)
+        return str(told.error.message) if isinstance(told, ErrorResponse) else None
+
+    async def unload_adapter(self, name: str) -> None:
+        """Answers on their way end by it."""
+        await self.models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
+
+
+async def make(llm: AsyncLLM, arguments: Namespace) -> Application:
+    """Ready to be asked."""
     tasks = await llm.get_supported_tasks()
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     fields: dict[str, frozenset[str]] = {}
@@ -35,7 +60,7 @@ async def make(llm: AsyncLLM, arguments: Namespace) -> tuple[App, dict[str, froz
         fields["/v1/embeddings"] = _names(EmbeddingCompletionRequest, EmbeddingChatRequest)
     init_exception_handler(app)
     await init_app_state(llm, app.state, arguments, tasks)
-    return app, fields
+    return Application(app, fields, app.state.openai_serving_models)
 
 
 def _names(*models: Any) -> frozenset[str]:

@@ -12,12 +12,15 @@ from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.exceptions import VLLMError
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from ..adapters import MOST
+
 #: Flags that would work around the server they run in -> what to do instead.
 _OURS = {
     "model": "set spec.model",
     "model_tag": "set spec.model",
     "served_model_name": "set spec.model.name or spec.model.aliases",
     "max_num_seqs": "set limits.concurrency",
+    "lora_modules": "set model.adapters",
     **dict.fromkeys(("host", "port", "uds", "root_path"), "the server does the listening"),
     **dict.fromkeys(
         ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs"),
@@ -31,6 +34,10 @@ _OURS = {
     "disable_log_stats": "metrics and liveness are made of them",
     "enable_request_id_headers": "the server answers with X-Request-ID",
 }
+#: Ranks that vLLM makes room for.
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+#: Adapters in one batch, when nobody says: each takes GPU memory for itself.
+_AT_ONCE = 4
 #: Flags by which somebody says how to spread over several devices.
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
@@ -46,6 +53,10 @@ class Wanted:
     max_concurrency: int
     #: False: off, whatever vLLM would choose for the model.
     prompt_cache: bool = True
+    #: Whether it has adapters, now or later; their count, and the widest rank among them.
+    adapts: bool = False
+    adapters: int = 0
+    rank: int = 1
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]
@@ -72,7 +83,8 @@ def parse(arguments: Sequence[str], wanted: Wanted, *, devices: int) -> Namespac
         raise ValueError(
             "engine arguments: --enable-prefix-caching contradicts promptCache.enabled: false"
         )
-    found: Namespace = parser.parse_args([*arguments, *_own(wanted)])
+    adapting = _adapting(asked, parser.get_default("max_loras"), wanted) if wanted.adapts else []
+    found: Namespace = parser.parse_args([*arguments, *_own(wanted), *adapting])
     if devices > 1 and all(getattr(found, f) == parser.get_default(f) for f in _PARALLEL):
         found.tensor_parallel_size = devices
     try:
@@ -98,4 +110,15 @@ def _own(wanted: Wanted) -> list[str]:
         own.append("--no-enable-prefix-caching")
     if wanted.task == "embedding":
         own.append("--runner=pooling")
+    return own
+
+
+def _adapting(asked: Namespace, usual: int, wanted: Wanted) -> list[str]:
+    """What is said of ranks and of how many at once stays, where it is enough."""
+    rank = next((one for one in _RANKS if one >= max(wanted.rank, asked.max_lora_rank)), _RANKS[-1])
+    own = ["--enable-lora", f"--max-lora-rank={rank}"]
+    if asked.max_loras == usual:
+        own.append(f"--max-loras={max(1, min(wanted.adapters or _AT_ONCE, _AT_ONCE))}")
+    if asked.max_cpu_loras is None:
+        own.append(f"--max-cpu-loras={MOST}")
     return own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +14,21 @@ import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric
 
-from pippin_edge.asgi import App, Receive, Scope, Send
+from pippin_contract.adapters import served_name
+from pippin_edge.asgi import Receive, Scope, Send
 
 from ...hardware.budget import budget
 from .. import weights
-from ..base import Activity, Host, Loaded, LoadFailed, Progress
+from ..adapters import CONFIG, Adaptable, Described, about, describe
+from ..base import Activity, EngineStopped, Host, Loaded, LoadFailed, Progress
 from . import surroundings
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    from .application import Application
 
 log = structlog.get_logger("pippin.engine")
 
@@ -45,9 +49,11 @@ class Settings:
     prompt_cache: bool
     scratch: Path
     log_level: str
+    #: Adapters may come later, too.
+    adapts: bool = False
 
 
-class VllmEngine(Host):
+class VllmEngine(Host, Adaptable):
     """`batch`, `progressed_at` and the cache's numbers are written by `stats.Steps`."""
 
     name = "vllm"
@@ -60,15 +66,17 @@ class VllmEngine(Host):
         self._clock = clock
         self._active = 0
         self._llm: AsyncLLM | None = None
-        self._app: App | None = None
-        self._fields: dict[str, frozenset[str]] = {}
+        self._app: Application | None = None
+        self.adapters: Mapping[str, Path] = {}
+        self._adapted = 0
 
     async def load(self, path: Path | None, progress: Progress) -> Loaded:
         if path is None:
             raise LoadFailed("ModelSourceNotFound", "vLLM needs a directory with weights")
+        described = [_described(*one) for one in self.adapters.items()]
         words = surroundings.settle(self._settings.scratch, self._settings.log_level)
         progress(0, "importing vLLM")
-        arguments = await asyncio.to_thread(_arguments, self._settings, path)
+        arguments = await asyncio.to_thread(_arguments, self._settings, path, described)
         progress(0, "starting vLLM's engine")
         from . import application
 
@@ -76,7 +84,11 @@ class VllmEngine(Host):
             self._llm = llm = await asyncio.to_thread(self._start, arguments)
             await llm.reset_mm_cache()  # what it was profiled with
             progress(100, "making the API")
-            self._app, self._fields = await application.make(llm, arguments)
+            self._app = await application.make(llm, arguments)
+            for name, directory in self.adapters.items():
+                await self.adapt(name, directory)
+        except LoadFailed:
+            raise
         except Exception as error:
             raise _failure(error, words) from error
         from vllm import __version__
@@ -86,6 +98,23 @@ class VllmEngine(Host):
             bytes=await asyncio.to_thread(weights.size, path),
             details={"vllm": __version__, "dtype": str(llm.model_config.dtype)},
         )
+
+    async def adapt(self, name: str, path: Path) -> None:
+        if self._app is None:
+            raise EngineStopped("the model is not loaded")
+        _described(name, path)
+        self._adapted += 1
+        # vLLM finds what it keeps of prompts by an adapter's name and directory, also once the
+        # adapter is gone: so no two are called the same.
+        directory = str(path) + "/." * self._adapted
+        served = served_name(self._settings.names[0], name)
+        problem = await self._app.load_adapter(served, directory)
+        if problem is not None:
+            raise LoadFailed("AdapterMismatch", f"adapter '{name}': {problem}")
+
+    async def forget(self, name: str) -> None:
+        if self._app is not None:
+            await self._app.unload_adapter(served_name(self._settings.names[0], name))
 
     async def warm_up(self) -> None:
         """vLLM has run the model while it measured its memory."""
@@ -106,7 +135,7 @@ class VllmEngine(Host):
             await asyncio.to_thread(self._llm.shutdown, timeout=_END)
 
     def fields(self, path: str) -> frozenset[str] | None:
-        return self._fields.get(path)
+        return self._app.fields.get(path) if self._app else None
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._app is not None
@@ -114,7 +143,7 @@ class VllmEngine(Host):
             self.progressed_at = self._clock()
         self._active += 1
         try:
-            await self._app(scope, receive, send)
+            await self._app.app(scope, receive, send)
         finally:
             self._active -= 1
 
@@ -147,18 +176,29 @@ def problems(settings: Settings) -> list[str]:
     """What is wrong with the arguments, by vLLM's own rules. Imports it: that takes seconds."""
     surroundings.settle(settings.scratch, settings.log_level)
     try:
-        _parse(settings, "weights")
+        _parse(settings, "weights", ())
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def _arguments(settings: Settings, path: Path) -> Namespace:
+def _described(name: str, directory: Path) -> Described:
+    """Raises LoadFailed; also for mlx_lm's form, which vLLM does not read."""
+    with about(name):
+        told = describe(directory)
+        if not told.peft:
+            raise LoadFailed(
+                "AdapterMismatch", f"{CONFIG}: made by mlx_lm, and vLLM reads PEFT's form: convert"
+            )
+    return told
+
+
+def _arguments(settings: Settings, path: Path, adapters: Sequence[Described]) -> Namespace:
     """Raises LoadFailed."""
     from vllm.platforms import current_platform
 
     try:
-        found = _parse(settings, str(path))
+        found = _parse(settings, str(path), adapters)
     except ValueError as error:
         raise LoadFailed("ConfigInvalid", str(error)) from error
     if current_platform.is_cpu():
@@ -166,7 +206,7 @@ def _arguments(settings: Settings, path: Path) -> Namespace:
     return found
 
 
-def _parse(settings: Settings, model: str) -> Namespace:
+def _parse(settings: Settings, model: str, adapters: Sequence[Described]) -> Namespace:
     from vllm.platforms import current_platform
 
     from . import args
@@ -178,6 +218,9 @@ def _parse(settings: Settings, model: str) -> Namespace:
         context_length=settings.context_length,
         max_concurrency=settings.max_concurrency,
         prompt_cache=settings.prompt_cache,
+        adapts=settings.adapts or bool(adapters),
+        adapters=len(adapters),
+        rank=max((told.rank for told in adapters), default=1),
     )
     devices = current_platform.device_count() if current_platform.is_cuda_alike() else 1
     return args.parse(settings.arguments, wanted, devices=devices)

@@ -32,13 +32,13 @@ def fetcher(around: Surroundings, progress: Progress) -> Fetcher:
     return Fetcher(web, cache, Meter(progress, time.monotonic), threading.Event(), time.sleep)
 
 
-def gather(where: str, listing: Listing, tools: Fetcher) -> Path:
-    """The directory with the model. Raises LoadFailed."""
+def gather(where: str, listing: Listing, tools: Fetcher, marker: str = "config.json") -> Path:
+    """The directory with the model, which is the one with the `marker`. Raises LoadFailed."""
     sizes = [file.size for file in listing.files]
     known = [size for size in sizes if size is not None]
     tools.meter.expect(sum(known) if len(known) == len(sizes) else None)
     try:
-        files = _placed(where, _contents(listing, tools))
+        files = _placed(where, _contents(listing, tools), marker)
         return tools.cache.assemble(_label(where), files)
     except OSError as error:
         raise LoadFailed("CacheUnusable", f"the cache cannot be used: {error.strerror}") from error
@@ -93,12 +93,12 @@ def _fetched(file: RemoteFile, listing: Listing, tools: Fetcher) -> Content:
     return content
 
 
-def _placed(where: str, found: Mapping[str, Blob]) -> dict[str, Blob]:
+def _placed(where: str, found: Mapping[str, Blob], marker: str) -> dict[str, Blob]:
     """Without the directories above the model, and without what nobody reads."""
-    configs = [name for name in found if name.rpartition("/")[2] == "config.json"]
+    configs = [name for name in found if name.rpartition("/")[2] == marker]
     if not configs:
-        raise not_found(f"{where}: no config.json is there")
-    root = min(configs, key=lambda name: (name.count("/"), name)).removesuffix("config.json")
+        raise not_found(f"{where}: no {marker} is there")
+    root = min(configs, key=lambda name: (name.count("/"), name)).removesuffix(marker)
     return {
         name.removeprefix(root): blob
         for name, blob in found.items()
