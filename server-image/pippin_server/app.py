@@ -96,12 +96,12 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the app takes from its process. `verify` None: nobody is asked for a key; `locate`: how
-    adapters come here that are loaded later."""
+    adapters come here that are loaded later; None: none are."""
 
     verify: Verify | None
     clock: Clock
     write_access_line: Callable[[bytes], object]
-    locate: Locate
+    locate: Locate | None = None
 
 
 def create_app(
@@ -169,10 +169,12 @@ def behind_the_edge(
 
 def _adapting(settings: Settings, stand: Stand, around: Surroundings) -> tuple[APIRouter, ...]:
     """Nothing where no sources are allowed, or where a model has no adapters."""
-    may = stand.config.model.task in TASKS and bool(settings.adapter_sources)
-    if not may or not isinstance(stand.engine, Adaptable):
+    engine, locate, sources = stand.engine, around.locate, settings.adapter_sources
+    if stand.config.model.task not in TASKS or not sources or locate is None:
         return ()
-    adapting = Adapting(stand.engine, stand.roster, around.locate, settings.adapter_sources)
+    if not isinstance(engine, Adaptable):
+        return ()
+    adapting = Adapting(engine, stand.roster, locate, sources)
     desk = Desk(stand.config, stand.roster)
     return (adapters.router(desk, stand.kitchen, adapting, around.verify or nobody),)
 

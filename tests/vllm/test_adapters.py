@@ -20,10 +20,9 @@ from support.vllm import vllm_config, vllm_serving
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
-#: Enough to say something else, and not enough to say nothing that makes sense.
-SQL, LATER = Lora(seed=1, alpha=0.4), Lora(seed=2, rank=12, alpha=1.2)
+SQL, LATER = Lora(seed=1, alpha=2), Lora(seed=2, rank=12, alpha=6)
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
-PROMPT = "The quick brown fox jumps over the lazy dog, and then" * 8
+PROMPT = " ".join(str(number) for number in range(100, 160))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
