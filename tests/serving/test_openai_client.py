@@ -90,7 +90,8 @@ async def test_models_are_listed_with_what_is_known_of_them(echo: Running) -> No
         by_alias = await client.models.retrieve("parrot")
         with pytest.raises(openai.NotFoundError) as missing:
             await client.models.retrieve("nobody")
-    (model,) = models
+    model, adapter = models
+    assert (adapter.id, adapter.model_dump()["parent"]) == ("echo:sql", "echo")
     assert by_alias.id == "echo"
     assert (model.id, model.object, model.owned_by) == ("echo", "model", "pippin")
     assert model.created > 1_700_000_000
