@@ -221,5 +221,5 @@ def _vllm_settings(config: ServerConfig, surroundings: Surroundings) -> VllmSett
         prompt_cache=config.prompt_cache.enabled,
         scratch=surroundings.scratch / "vllm",
         log_level=surroundings.log_level,
-        adapts=surroundings.adapts,
+        adapts=surroundings.adapts and config.model.task in TASKS,
     )

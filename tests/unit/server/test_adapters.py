@@ -18,10 +18,16 @@ from pippin_server.engines.adapters import Adaptable, describe
 from pippin_server.engines.base import LoadFailed
 from pippin_server.engines.registry import Surroundings, create, problems
 from pippin_server.models import adapters as located
+from pippin_server.models.sources import base as sources
 from pippin_server.roster import Roster
-from support import adapters, tinymodel
+from support import adapters, tinymodel, webserver
 from support.adapters import Lora
 from support.servers import mlx_config
+from support.sources import LOOPBACK, offer
+
+
+def silently(percent: int, message: str, transfer: object = None) -> None:
+    """Nobody looks."""
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +124,29 @@ def test_what_is_damaged_is_named_with_its_file(
     assert found.message.startswith("adapter 'sql': ")
     assert words in found.message
     assert (found.reason, found.permanent) == ("ModelCorrupted", True)
+
+
+async def test_one_is_fetched_as_weights_are_and_then_judged(tmp_path: Path, model: Path) -> None:
+    directory = adapters.peft(tmp_path / "a", model)
+    contents = {path.name: path.read_bytes() for path in directory.iterdir()}
+    # Beside it lies what trainers leave, and nobody reads.
+    contents |= {"README.md": b"words", "training_args.bin": b"pickled"}
+    told = AdapterConfig(name="sql", uri="s3://bucket/sql")
+    with webserver.files() as bucket:
+        offer(bucket, "sql", files=contents)
+        environ = {"AWS_ENDPOINT_URL": bucket.url}
+        around = sources.Surroundings(tmp_path / "cache", environ, networks=LOOPBACK)
+        found = await located.locate(told, around, silently)
+        assert {path.name for path in found.iterdir()} == {
+            path.name for path in directory.iterdir()
+        }
+        contents["adapter_model.safetensors"] = contents["adapter_model.safetensors"][:-1]
+        offer(bucket, "sql", files=contents)
+        with pytest.raises(LoadFailed, match="adapter 'sql': adapter_model.safetensors: its head"):
+            await located.locate(told, around, silently)
+        offer(bucket, "sql", files={"config.json": b"{}"})
+        with pytest.raises(LoadFailed, match=r"adapter 'sql': .*no adapter_config.json is there"):
+            await located.locate(told, around, silently)
 
 
 def test_every_name_of_a_model_has_its_adapters() -> None:
@@ -238,7 +267,7 @@ async def test_one_of_another_model_ends_loading_with_its_name(model: Path, tmp_
     assert isinstance(engine, Adaptable)
     engine.adapters = {"other": other}
     with pytest.raises(LoadFailed, match="adapter 'other': made for another model") as failed:
-        await engine.load(model, lambda percent, message, transfer=None: None)
+        await engine.load(model, silently)
     assert failed.value.permanent
     await engine.close()
 
