@@ -20,7 +20,7 @@ from support.vllm import vllm_config, vllm_serving
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
-SQL, LATER = Lora(seed=1, alpha=2), Lora(seed=2, rank=12, alpha=6)
+SQL, LATER = Lora(seed=1, alpha=16), Lora(seed=2, rank=12, alpha=48)
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 PROMPT = " ".join(str(number) for number in range(100, 160))
 
