@@ -203,6 +203,8 @@ def _arguments(settings: Settings, path: Path, adapters: Sequence[Described]) ->
         raise LoadFailed("ConfigInvalid", str(error)) from error
     if current_platform.is_cpu():
         _suit_cpu(found, path)
+        if found.enable_lora:
+            os.environ[surroundings.SPARE_PLAIN_ROWS] = "1"
     return found
 
 

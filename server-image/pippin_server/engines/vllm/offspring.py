@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pippin_edge import logs
 
-from .surroundings import LAST_WORDS, LOG_LEVEL
+from .surroundings import LAST_WORDS, LOG_LEVEL, SPARE_PLAIN_ROWS
 
 
 def settle_in() -> None:
@@ -26,6 +26,10 @@ def settle_in() -> None:
     watch.start()
     logs.configure(os.environ.get(LOG_LEVEL, "info"))
     logging.getLogger().addHandler(LastWords(Path(os.environ[LAST_WORDS])))
+    if SPARE_PLAIN_ROWS in os.environ:
+        from .plainrows import spare
+
+        spare()
 
 
 def _end_with(sentinel: int) -> None:

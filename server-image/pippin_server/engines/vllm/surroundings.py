@@ -7,6 +7,8 @@ from pathlib import Path
 
 #: File in which a process of the engine leaves why it ended; set for those it is asked of.
 LAST_WORDS = "PIPPIN_ENGINE_LAST_WORDS"
+#: Said to engines on a CPU that have adapters: see `plainrows`.
+SPARE_PLAIN_ROWS = "PIPPIN_VLLM_SPARE_PLAIN_ROWS"
 #: How much the processes of the engine say.
 LOG_LEVEL = "PIPPIN_ENGINE_LOG_LEVEL"
 
