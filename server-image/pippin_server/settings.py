@@ -306,7 +306,7 @@ def several_config(settings: Settings, preferred: Callable[[], EngineName]) -> S
     """What holds for every model of the directory that says nothing else. Raises SettingsError."""
     problems = [
         f"{name}: one model's only: leave it out, or leave models_dir out"
-        for name in ("config", "model", "name")
+        for name in ("config", "model", "name", "adapters", "adapter_sources")
         if getattr(settings, name)
     ]
     if problems:

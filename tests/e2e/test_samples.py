@@ -19,7 +19,7 @@ def test_no_sample_is_left_out():
     seen = {path.name for path in SAMPLES.glob("*.yaml")}
     assert seen == {
         *("echo.yaml", "apikey.yaml", "apikey-existing.yaml"),
-        *("cpu.yaml", "nvidia.yaml", "external.yaml"),
+        *("cpu.yaml", "nvidia.yaml", "external.yaml", "adapters.yaml"),
         "apple.yaml",  # in test_macs.py
     }
 
@@ -101,6 +101,20 @@ async def test_the_external_sample_is_ready_with_the_secret_that_it_names(tenant
     tenant.kubectl("annotate", "mdep", "gpt-cloud", "example.com/looked-at=now")
     tenant.wait_ready("gpt-cloud")
     assert tenant.server_pods("gpt-cloud") == []
+
+
+async def test_the_sample_with_adapters_answers_to_each_name(tenant: Tenant):
+    """With the engine echo: nobody has these weights."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "object-store"}}
+    small = {"requests": {"cpu": "10m", "memory": "64Mi"}}
+    adapted = sample("adapters.yaml", engine={"type": "echo"}, resources=small)
+    tenant.apply(secret, adapted, sample("apikey.yaml", models=["*"]))
+    tenant.wait_ready("qwen")
+    client = await tenant.client(sample("apikey.yaml")["metadata"]["name"])
+    names = ["qwen", "qwen:sql", "qwen:support"]
+    assert sorted([card.id async for card in client.models.list()]) == names
+    for name in names:
+        assert await stream_once(client, name, "by its name")
 
 
 def volume_with(weights: str, claim: str, folder: str) -> tuple[dict[str, Any], ...]:

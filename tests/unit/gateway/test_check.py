@@ -155,4 +155,4 @@ def test_the_program_ends_as_the_manifests_are(
         main()
     said = capsys.readouterr()
     assert ended.value.code == code, said.err
-    assert code or said.out.endswith("7 objects, 0 errors, 3 warnings\n")
+    assert code or said.out.endswith("8 objects, 0 errors, 4 warnings\n")

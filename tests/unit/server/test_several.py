@@ -128,11 +128,15 @@ def test_a_directory_of_models_is_checked(
 
 
 def test_settings_of_one_model_and_of_several_do_not_go_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = ["--models-dir", str(tmp_path), "--model", "x", "--name", "y", "--engine", "echo"]
     named = [line.partition(":")[0] for line in check(capsys, both)["errors"]]
     assert named == ["model", "name"]
+    monkeypatch.setenv("PIPPIN_SERVER_ADAPTERS", '[{"name": "sql", "path": "/x"}]')
+    adapted = check(capsys, [*both[:2], "--engine", "echo"])["errors"]
+    assert [line.partition(":")[0] for line in adapted] == ["adapters"]
+    monkeypatch.delenv("PIPPIN_SERVER_ADAPTERS")
     nowhere = ["--models-dir", str(tmp_path / "nowhere"), "--engine", "echo"]
     assert "No such file" in check(capsys, nowhere)["errors"][0]
     vllm = check(capsys, ["--models-dir", str(tmp_path), "--engine", "vllm"])
