@@ -12,7 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from support import tinymodel
+from support import speech, tinymodel, tinywhisper
 from support.eventually import eventually
 from support.media import size, wav
 from support.promlint import problems
@@ -48,6 +48,7 @@ async def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
     for name, told in (("ears", '{"engine": "echo", "task": "transcription"}'), ("brush", BRUSH)):
         (root / name).mkdir()
         (root / name / "pippin.json").write_text(told)
+    tinywhisper.make(root / "whisper")
     shutil.copytree(tiny_model, root / "vectors")
     (root / "vectors/modules.json").write_text("[]")  # as sentence-transformers writes one
     return root
@@ -244,21 +245,31 @@ async def test_unloading_gives_the_memory_back(empty: Running) -> None:
         found = (await empty.get("/v1/metrics")).json()
         return float(found["memory"]["current_mb"])
 
-    await empty.post("/v1/chat/completions", a_request("tiny"))  # libraries come with the first
+    async def come_and_go() -> float:
+        loaded = (await empty.post("/models/load", {"model": "org/large"})).json()
+        assert (loaded["status"], loaded["load_seconds"] > 0) == ("loaded", True)
+        weights = await empty.metric("pippin_server_model_load_bytes", model="org/large") / 2**20
+        assert loaded["memory_bytes"] / 2**20 > weights > 80
+        await empty.post("/v1/chat/completions", a_request("org/large", "hello " * 100))
+        gone = await empty.post("/models/unload", {"model": "org/large"})
+        assert (gone.json()["status"], gone.json()["memory_bytes"]) == ("unloaded", 0)
+        return weights
+
+    await come_and_go()  # libraries come with the first, and allocators keep some for the next
     before = await resident()
-    loaded = (await empty.post("/models/load", {"model": "org/large"})).json()
-    assert (loaded["status"], loaded["load_seconds"] > 0) == ("loaded", True)
-    weights = await empty.metric("pippin_server_model_load_bytes", model="org/large") / 2**20
-    assert weights > 80
-    assert loaded["memory_bytes"] / 2**20 > weights
-    await empty.post("/v1/chat/completions", a_request("org/large", "hello " * 100))
-    during = await resident()
-    assert during - before > 0.9 * weights
-    gone = await empty.post("/models/unload", {"model": "org/large"})
-    assert (gone.json()["status"], gone.json()["memory_bytes"]) == ("unloaded", 0)
-    assert during - await resident() > 0.9 * weights
+    kept = [await come_and_go() for _ in range(4)]
+    assert await resident() - before < sum(kept) / 2
     again = await empty.post("/models/unload", {"model": "org/large"})
     assert again.json()["status"] == "unloaded"
+
+
+async def test_a_model_that_hears_is_loaded_like_others(empty: Running) -> None:
+    async with client_of(empty) as client:
+        heard = await client.audio.transcriptions.create(
+            model="whisper", file=("a.wav", speech.wav(speech.tone(0.5))), language="en"
+        )
+    assert isinstance(heard.text, str)
+    assert (await known(empty, "whisper"))["memory_bytes"] > 0
 
 
 async def test_a_model_that_fails_says_why_and_is_loaded_once_it_is_mended(

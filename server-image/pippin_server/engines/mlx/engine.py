@@ -220,7 +220,7 @@ class MlxEngine(Adaptable):
         if self._worker is not None:
             await self._worker.close()
         # The model is gone with its thread; these are what else holds on to parts of it.
-        self._tokens = self._cache = None
+        self._tokens = self._cache = self._batcher = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
 
