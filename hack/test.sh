@@ -21,7 +21,7 @@ phase() {
   say "<== $label: $((SECONDS - begun)) s"
 }
 
-# Most tests wait most of the time. The order, that of names, puts the longest layer beside others.
+# Most tests wait most of the time. The order is that of tests/conftest.py.
 TWO_AT_ONCE=(--numprocesses=2 --dist=loadscope --no-loadscope-reorder)
 
 run_pytest() {

@@ -11,6 +11,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["support.apiserver"]
 
+_LONGEST = ("serving", "apiserver", "e2e", "gateway", "node")
+
 
 class ByLayer(LoadScopeScheduling):  # type: ignore[misc]
     """With several workers a layer stays on one, whose tests share clusters and servers.
@@ -31,6 +33,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByLayer:
 
 def _layer(nodeid: str) -> str:
     return Path(nodeid).parts[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest layers first, so that none of them is left when all others are done."""
+    order = {layer: number for number, layer in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(_layer(item.nodeid), len(order)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
