@@ -222,6 +222,7 @@ async def test_what_redis_could_not_be_told_it_is_told_the_next_time(redis: Redi
     rpm, day = claim(Kind.RPM, 10), claim(Kind.TOKENS_PER_DAY, 100)
     key = f"pippin:{rpm.meter}"
     async with store(redis, "g") as one:
+        redis.ask("CONFIG", "SET", "appendfsync", "always")  # else it may be lost with the kill
         redis.ask("SET", key, "in the way")
         redis.kill()
         receipts = [await fits(one, rpm, day) for _ in range(3)]
