@@ -85,16 +85,16 @@ class LineWriter:
         self.every = every
         self.max_bytes = max_bytes
         self.dropped = 0
-        self._lines: list[bytes] = []
-        self._size = 0
+        # One buffer: a line as orjson makes it holds twenty times the memory of its text.
+        self._lines = bytearray()
+        self._writing = 0
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self, line: bytes) -> None:
-        if self._size + len(line) > self.max_bytes:
+        if len(self._lines) + self._writing + len(line) > self.max_bytes:
             self.dropped += 1
             return
-        self._lines.append(line)
-        self._size += len(line)
+        self._lines += line
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._flush_later())
 
@@ -107,10 +107,10 @@ class LineWriter:
             self._task = None
 
     async def _flush(self) -> None:
-        chunk = b"".join(self._lines)
-        self._lines.clear()
+        chunk, self._lines = bytes(self._lines), bytearray()
+        self._writing = len(chunk)
         await asyncio.to_thread(self.sink, chunk)
-        self._size -= len(chunk)
+        self._writing = 0
 
     async def close(self) -> None:
         """Write what is left."""
