@@ -187,24 +187,33 @@ def cpu_seconds(pid: int) -> float:
 async def closed_loop(
     server: Running, name: str, concurrency: int, options: dict[str, Any]
 ) -> Result:
-    async def run(jobs: Iterator[tuple[str, int]]) -> Result:
-        total = Result()
+    """A run that warms up, and the one that counts."""
+    await run(server, name, concurrency, options, work(concurrency))
+    return await run(server, name, concurrency, options, work(count_for(concurrency)))
 
-        async def one() -> None:
-            for job in jobs:
-                result = await ask(server.url, name, job, options)
-                total.tokens += result.tokens
-                total.first += result.first
-                total.between += result.between
 
-        began, cpu = time.perf_counter(), cpu_seconds(server.process.pid)
-        await asyncio.gather(*(one() for _ in range(concurrency)))
-        total.wall = time.perf_counter() - began
-        total.cpu = cpu_seconds(server.process.pid) - cpu
-        return total
+async def run(
+    server: Running,
+    name: str,
+    concurrency: int,
+    options: dict[str, Any],
+    jobs: Iterator[tuple[str, int]],
+) -> Result:
+    """All jobs, so many at once."""
+    total = Result()
 
-    await run(iter(list(work(concurrency))))
-    return await run(iter(list(work(count_for(concurrency)))))
+    async def one() -> None:
+        for job in jobs:
+            result = await ask(server.url, name, job, options)
+            total.tokens += result.tokens
+            total.first += result.first
+            total.between += result.between
+
+    began, cpu = time.perf_counter(), cpu_seconds(server.process.pid)
+    await asyncio.gather(*(one() for _ in range(concurrency)))
+    total.wall = time.perf_counter() - began
+    total.cpu = cpu_seconds(server.process.pid) - cpu
+    return total
 
 
 def count_for(concurrency: int) -> int:
