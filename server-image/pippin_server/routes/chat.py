@@ -8,17 +8,18 @@ from starlette.responses import Response
 
 from ..openai.chat import ChatRequest
 from ..openai.common import read
+from . import reading
 from .reading import Counter
 
 
 def router(counter: Counter) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         counter.must_do("chat")
         asked = read(ChatRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
         return counter.answer(request, "chat", asked, (asked.prompt(),))
 
+    reading.add(routes, "/v1/chat/completions", chat)
     return routes

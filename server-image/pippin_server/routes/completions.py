@@ -8,17 +8,18 @@ from starlette.responses import Response
 
 from ..openai.common import read
 from ..openai.completions import CompletionRequest
+from . import reading
 from .reading import Counter
 
 
 def router(counter: Counter) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/completions")
     async def completions(request: Request) -> Response:
         counter.must_do("completion")
         asked = read(CompletionRequest, await counter.body(request), counter.engine.honours)
         counter.kitchen.refuse_unless_ready()
         return counter.answer(request, "completion", asked, asked.prompts())
 
+    reading.add(routes, "/v1/completions", completions)
     return routes

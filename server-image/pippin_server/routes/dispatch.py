@@ -13,6 +13,7 @@ from pippin_edge import json_body, multipart
 from pippin_edge.asgi import App, Message, Receive, Scope, Send
 
 from ..caller import Caller
+from . import reading
 from .others import FORM_PATHS, JSON_PATHS
 from .reading import json_of
 
@@ -45,7 +46,7 @@ def router(models: Models) -> APIRouter:
         return Handed(models, models.name_of(name), body)
 
     for path in sorted(JSON_PATHS | FORM_PATHS):
-        routes.add_api_route(path, asked, methods=["POST"])
+        reading.add(routes, path, asked)
     return routes
 
 

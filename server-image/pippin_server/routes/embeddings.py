@@ -12,13 +12,13 @@ from ..answering import Kitchen
 from ..embedding import EmbeddingAnswer, Texts, check_dimensions
 from ..engines.base import Embedder
 from ..openai.embeddings import Form, read
+from . import reading
 from .reading import Desk
 
 
 def router(desk: Desk, kitchen: Kitchen, engine: Embedder) -> APIRouter:
     routes = APIRouter()
 
-    @routes.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
         asked = read(json_body.parse(await desk.raw_body(request)))
         desk.check_model(asked.model)
@@ -33,4 +33,5 @@ def router(desk: Desk, kitchen: Kitchen, engine: Embedder) -> APIRouter:
         )
         return EmbeddingAnswer(kitchen, engine, Texts(asked, inputs, form))
 
+    reading.add(routes, "/v1/embeddings", embeddings)
     return routes

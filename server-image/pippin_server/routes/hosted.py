@@ -15,6 +15,7 @@ from pippin_edge.errors import BadRequest
 from ..answering import Kitchen
 from ..engines.base import Host
 from ..hosted import Errand, HostedAnswer
+from . import reading
 from .reading import Desk
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
@@ -43,7 +44,7 @@ def router(desk: Desk, kitchen: Kitchen, host: Host) -> APIRouter:
         return HostedAnswer(kitchen, host, errand)
 
     for path in PATHS:
-        routes.add_api_route(path, answer, methods=["POST"])
+        reading.add(routes, path, answer)
     return routes
 
 

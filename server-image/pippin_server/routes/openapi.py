@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import orjson
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.routing import Route
 
 from pippin_contract import __version__
 from pippin_contract.wire import PICTURES_PATH
@@ -124,7 +124,7 @@ class Described:
         self._open = open_paths
         self._schemas: dict[str, Any] = {"Error": _ERROR}
 
-    def document(self, routes: Iterable[APIRoute]) -> dict[str, Any]:
+    def document(self, routes: Iterable[Route]) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
         for route in routes:
             if operation := self._operation(route.path_format):
@@ -174,9 +174,9 @@ def _schema(kind: str, fields: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "object", "required": list(fields)}
 
 
-def _shown(routers: Iterable[APIRouter]) -> list[APIRoute]:
+def _shown(routers: Iterable[APIRouter]) -> list[Route]:
     routes = [route for router in routers for route in router.routes]
-    return [one for one in routes if isinstance(one, APIRoute) and one.include_in_schema]
+    return [one for one in routes if isinstance(one, Route) and one.include_in_schema]
 
 
 def router(routers: Iterable[APIRouter], described_by: Callable[[], Described]) -> APIRouter:

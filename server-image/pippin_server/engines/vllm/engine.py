@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,6 +88,7 @@ class VllmEngine(Host, Adaptable):
             self._app = await application.make(llm, arguments)
             for name, directory in self.adapters.items():
                 await self.adapt(name, directory)
+            _settle_heap()
         except LoadFailed:
             raise
         except Exception as error:
@@ -133,6 +135,7 @@ class VllmEngine(Host, Adaptable):
     async def close(self) -> None:
         if self._llm is not None:
             await asyncio.to_thread(self._llm.shutdown, timeout=_END)
+            gc.unfreeze()
 
     def fields(self, path: str) -> frozenset[str] | None:
         return self._app.fields.get(path) if self._app else None
@@ -169,6 +172,9 @@ class VllmEngine(Host, Adaptable):
             usage_context=context,
             stat_loggers=[lambda config, number: Steps(self, self._clock)],
             enable_log_requests=arguments.enable_log_requests,
+            # Of its own loggers those for Prometheus stay. What the other gathers is for lines that
+            # nobody has it write, and some of it grows until it does.
+            disable_log_stats=True,
         )
 
 
@@ -239,6 +245,14 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
         arguments.kv_cache_memory_bytes = surroundings.cpu_cache_bytes(
             weights.size(path), budget().bytes
         )
+
+
+def _settle_heap() -> None:
+    """What stays for as long as the model does is not looked at by the collector again: else that
+    stops every answer for a good part of a second, again and again."""
+    gc.unfreeze()  # of a model before
+    gc.collect()
+    gc.freeze()
 
 
 def _failure(error: Exception, words: Path) -> LoadFailed:
