@@ -62,7 +62,7 @@ class Kitchen:
     async def place(self, scope: Scope) -> AsyncIterator[None]:
         """Among those that are served, when it is the caller's turn. Raises Overloaded."""
         async with self.admission.slot(_standing(state(scope).get("principal"))) as place:
-            self.telemetry.queue_wait.observe(place.waited)
+            self.telemetry.queue_wait(place.waited)
             line = state(scope).setdefault("log", {})
             try:
                 yield
@@ -232,7 +232,7 @@ class _Served:
         self._first = await anext(self._tokens)
         self._last = self._now()
         self.first_after = self._last - self._began
-        self._telemetry.first_token.observe(self.first_after)
+        self._telemetry.first_token(self.first_after)
         self.usage.prompt_tokens = self._first[0].prompt_tokens
         self.usage.cached_tokens = self._first[-1].cached_tokens
 
@@ -252,7 +252,7 @@ class _Served:
         yield self._first
         async for deltas in self._tokens:
             now = self._now()
-            self._telemetry.inter_token.observe((now - self._last) / len(deltas))
+            self._telemetry.inter_token((now - self._last) / len(deltas))
             self._last = now
             self._count(deltas)
             yield deltas

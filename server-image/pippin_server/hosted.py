@@ -8,6 +8,7 @@ after an error. Whole answers and events are changed at their first byte only, u
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import orjson
@@ -121,6 +122,7 @@ class _Passage:
         self.usage: dict[str, int] = {}
         self.first_at = 0.0
         self._id = b'{"request_id":"%s",' % request_id.encode()
+        self._opening = b"data: " + self._id + b'"'
         self._request_id = request_id
         self._caller = caller
         self._send = send
@@ -131,7 +133,15 @@ class _Passage:
         self._begun = self._done = False
         self._error: ApiError | None = None
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if self._begun and not self._done and self._error is None:
+            chunk: bytes = message.get("body", b"")
+            if message.get("more_body") and not _tells(chunk):
+                return self._send(body(chunk.replace(_EVENT, self._opening), more=True))
+        return self._take(message)
+
+    async def _take(self, message: Message) -> None:
+        """What is more than one event of many."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
             kind = header(message.get("headers", ()), b"content-type") or b""
@@ -186,7 +196,7 @@ class _Passage:
         if chunk.endswith(sse.DONE):
             self._caller.answered()
         self._done = not more
-        await self._send(body(chunk.replace(_EVENT, b"data: " + self._id + b'"'), more=more))
+        await self._send(body(chunk.replace(_EVENT, self._opening), more=more))
 
     def _note_usage(self, text: bytes) -> None:
         """For the line in the access log; an answer without it is an answer all the same."""
@@ -195,6 +205,11 @@ class _Passage:
             self.usage = {k: told[k] for k in ("prompt_tokens", "completion_tokens") if k in told}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             self.usage = {}
+
+
+def _tells(chunk: bytes) -> bool:
+    """Whether there is something in it that is not only for the client."""
+    return _USAGE in chunk or chunk.endswith(sse.DONE) or chunk.startswith(_ERROR)
 
 
 def translated(status: int, content: bytes) -> ApiError:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pippin_contract import __version__
-from pippin_edge.metrics import DURATION_BUCKETS, build_info, counter, gauge, histogram
+from pippin_edge.metrics import (
+    DURATION_BUCKETS,
+    Distribution,
+    build_info,
+    counter,
+    gauge,
+    histogram,
+)
 
 #: Seconds between tokens, and until the first.
 _TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -90,8 +98,11 @@ class Telemetry(Answers):
         self.add(self._memory)
 
     def _make_token_metrics(self, registry: CollectorRegistry) -> None:
-        def times(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return histogram(registry, name, text, _BY, buckets)(*self._names)
+        def times(name: str, text: str, buckets: tuple[float, ...]) -> Callable[[float], object]:
+            """To be told of each one, by the event loop alone."""
+            return partial(
+                Distribution(registry, name, text, _BY, buckets=buckets).observe, self._names
+            )
 
         def tokens(name: str, text: str) -> Counter:
             return counter(registry, name, text, _BY)(*self._names)
@@ -107,9 +118,10 @@ class Telemetry(Answers):
         self.inter_token = times(
             "pippin_server_inter_token_seconds", "Between two tokens of one answer.", _TOKEN_BUCKETS
         )
-        self.embedding_batch = times(
-            "pippin_server_embedding_batch_inputs", "Texts embedded together.", _BATCH_BUCKETS
-        )
+        batch = "pippin_server_embedding_batch_inputs"
+        self.embedding_batch = histogram(
+            registry, batch, "Texts embedded together.", _BY, _BATCH_BUCKETS
+        )(*self._names)
         self.prompt_tokens = tokens("pippin_server_prompt_tokens", "Tokens read.")
         self.completion_tokens = tokens("pippin_server_completion_tokens", "Tokens made.")
 
@@ -134,9 +146,9 @@ class Telemetry(Answers):
         self.prompt_tokens.inc(prompt)
         self.completion_tokens.inc(completion)
         for seconds in first:
-            self.first_token.observe(seconds)
+            self.first_token(seconds)
         for seconds in between:
-            self.inter_token.observe(seconds)
+            self.inter_token(seconds)
 
     def _cache(self) -> Iterable[Metric]:
         use = self.cache_use()
