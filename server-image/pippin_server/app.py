@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -20,7 +18,7 @@ from pippin_contract.serverconfig import ServerConfig
 from pippin_contract.wire import PICTURES_PATH
 from pippin_edge import errors
 from pippin_edge.access_log import AccessLog
-from pippin_edge.asgi import App, ByPrefix
+from pippin_edge.asgi import App, ByPrefix, Receive, Scope, Send
 from pippin_edge.authenticate import Authenticate
 from pippin_edge.body_limit import BodyLimit
 from pippin_edge.body_room import FORMS, BodyRoom
@@ -234,23 +232,37 @@ class _Api(FastAPI):
     """Routes only: errors rise to the ErrorEnvelope, which is the one that answers them."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        handlers = {HTTPException: _raise}
-        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=handlers)
+        return _Reworded(AsyncExitStackMiddleware(self.router))
 
 
-async def _raise(request: Request, error: Exception) -> NoReturn:
-    """The framework's own refusals (no such path, wrong method) in our words."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path[:256]
-    if status == 404:
-        raise errors.NotFound(f"there is nothing at {path}: see /v1/models")
-    if status == 405:
-        allow = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-        raise errors.MethodNotAllowed(
-            f"{request.method} is not possible on {path}" + (f": use {allow}" if allow else ""),
+class _Reworded:
+    """The framework's own refusals (no such path, wrong method) in our words. Its layer for such
+    would pass every piece of every answer on by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except HTTPException as error:
+            reworded = _reworded(scope, error)
+            if reworded is None:
+                raise
+            raise reworded from error
+
+
+def _reworded(scope: Scope, error: HTTPException) -> errors.ApiError | None:
+    path = scope["path"][:256]
+    if error.status_code == 404:
+        return errors.NotFound(f"there is nothing at {path}: see /v1/models")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return errors.MethodNotAllowed(
+            f"{scope['method']} is not possible on {path}" + (f": use {allow}" if allow else ""),
             extra_headers=[(b"allow", allow.encode())] if allow else None,
         )
-    raise error
+    return None
 
 
 def nobody(token: str) -> object:

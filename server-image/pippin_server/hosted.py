@@ -134,11 +134,14 @@ class _Passage:
         self._error: ApiError | None = None
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        if self._begun and not self._done and self._error is None:
-            chunk: bytes = message.get("body", b"")
-            if message.get("more_body") and not _tells(chunk):
-                return self._send(body(chunk.replace(_EVENT, self._opening), more=True))
-        return self._take(message)
+        if not self._begun or self._done or self._error is not None:
+            return self._take(message)
+        chunk: bytes = message.get("body", b"")
+        tells = _USAGE in chunk or chunk.startswith(_ERROR) or chunk.endswith(sse.DONE)
+        if tells or not message.get("more_body", False):
+            return self._take(message)
+        message["body"] = chunk.replace(_EVENT, self._opening)
+        return self._send(message)
 
     async def _take(self, message: Message) -> None:
         """What is more than one event of many."""
@@ -205,11 +208,6 @@ class _Passage:
             self.usage = {k: told[k] for k in ("prompt_tokens", "completion_tokens") if k in told}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             self.usage = {}
-
-
-def _tells(chunk: bytes) -> bool:
-    """Whether there is something in it that is not only for the client."""
-    return _USAGE in chunk or chunk.endswith(sse.DONE) or chunk.startswith(_ERROR)
 
 
 def translated(status: int, content: bytes) -> ApiError:

@@ -248,8 +248,8 @@ def _suit_cpu(arguments: Namespace, path: Path) -> None:
 
 
 def _settle_heap() -> None:
-    """What stays for as long as the model does is not looked at by the collector again: else that
-    stops every answer for a good part of a second, again and again."""
+    """What stays for as long as the model does is not looked at by the collector again, which stops
+    every answer while it looks: that is all of torch and vLLM."""
     gc.unfreeze()  # of a model before
     gc.collect()
     gc.freeze()
