@@ -206,8 +206,8 @@ class _Description:
         self._verify = verify
 
     def __call__(self) -> openapi.Described:
-        """Raises NotReady while such an engine is not there."""
-        if isinstance(self._stand.engine, Host):
+        """Raises NotReady while nobody knows what the model can do."""
+        if not isinstance(self._stand.engine, Echo):
             self._stand.kitchen.refuse_unless_ready()
         return openapi.Described(self._request, None if self._verify is None else OPEN_PATHS)
 

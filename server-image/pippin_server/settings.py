@@ -31,6 +31,7 @@ PREFIX = "PIPPIN_SERVER_"
 #: What earlier servers called a model's task.
 _FORMER_TASKS = {
     "lm": "chat",
+    "multimodal": "chat",
     "embeddings": "embedding",
     "whisper": "transcription",
     "image-generation": "image",
@@ -124,8 +125,8 @@ class Settings(BaseSettings):
         default="chat",
         validation_alias=_names("TASK", "MODEL_TYPE"),
         description="What the model does: chat, completion, embedding, transcription or image;"
-        " lm is chat, embeddings is embedding, whisper is transcription, image-generation and"
-        " image-edit are image.",
+        " lm and multimodal are chat, embeddings is embedding, whisper is transcription,"
+        " image-generation and image-edit are image.",
     )
     engine_args: tuple[str, ...] = Field(
         default=(),

@@ -98,10 +98,9 @@ class Several:
 
     def _card(self, entry: Entry[Branch]) -> Mapping[str, object]:
         loaded = entry.model.stand.lifecycle.loaded if entry.model else None
-        length = loaded.context_length if loaded else None
         config = self.shop.configs[entry.name]
         named = Named(config.served_name)
-        shown = card(config, named, context_length=length, created=self._created)
+        shown = card(config, named, loaded=loaded, created=self._created)
         return {**shown, "status": entry.state}
 
     def _told(self, entry: Entry[Branch]) -> dict[str, object]:

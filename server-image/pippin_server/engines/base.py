@@ -92,14 +92,34 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture in a turn: a file as it was sent, what it is (png, jpeg, …), and by its own headers
+    which way up it is (Exif's number) and its pixels when it is upright. `coarse`: a rough look is
+    enough; `where`: how errors call it."""
+
+    content: bytes
+    kind: str
+    orientation: int
+    width: int
+    height: int
+    coarse: bool
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat. `answers`: the id of the call that a turn of the role `tool` answers."""
+    """One turn of a chat. `answers`: the id of the call that a turn of the role `tool` answers.
+
+    `parts` are words and pictures in their order, where there are pictures; `content` has the words
+    alone.
+    """
 
     role: str
     content: str
     reasoning: str | None = None
     calls: tuple[Call, ...] = ()
     answers: str | None = None
+    parts: tuple[str | Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +160,12 @@ class Prompt:
     tools: Tools | None = None
     #: Name of the adapter that it is answered by; empty: the model alone.
     adapter: str = ""
+
+    @property
+    def pictures(self) -> list[Shown]:
+        """Of all messages, in their order."""
+        turns = self.messages or ()
+        return [part for turn in turns for part in turn.parts if isinstance(part, Shown)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +224,14 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What an engine knows of its model once it is loaded. `memory`: what was reckoned before."""
+    """What an engine knows of its model once it is loaded. `memory`: what was reckoned before;
+    `sees`: it reads pictures in chats."""
 
     context_length: int
     bytes: int = 0
     details: dict[str, str] = field(default_factory=dict)
     memory: dict[str, object] | None = None
+    sees: bool = False
 
 
 @dataclass(frozen=True, slots=True)

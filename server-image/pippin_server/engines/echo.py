@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from pippin_contract.serverconfig import EchoConfig
@@ -27,10 +28,12 @@ from .base import (
     EngineStopped,
     Finish,
     Loaded,
+    Message,
     Progress,
     Prompt,
     PromptTooLong,
     Sampling,
+    Shown,
 )
 from .misfortune import Misfortune
 from .stops import StopFilter
@@ -93,7 +96,7 @@ class Echo:
             for step in range(_LOAD_STEPS):
                 progress(100 * step // _LOAD_STEPS, "waiting as configured")
                 await asyncio.sleep(self.knobs.load_seconds / _LOAD_STEPS)
-        return Loaded(context_length=self._context_length)
+        return Loaded(context_length=self._context_length, sees=True)
 
     async def warm_up(self) -> None:
         """Nothing is cold here."""
@@ -135,7 +138,7 @@ class EchoEngine(Echo, Adaptable):
 
     adapters: Mapping[str, Path] = {}
 
-    honours = frozenset(("tools", "tool_choice", "parallel_tool_calls", "echo"))
+    honours = frozenset(("tools", "tool_choice", "parallel_tool_calls", "echo", "image_url"))
 
     async def adapt(self, name: str, path: Path) -> None:
         """There is nothing that it would change."""
@@ -191,13 +194,24 @@ def _answer(prompt: Prompt) -> Iterator[str]:
 
 def _text(prompt: Prompt) -> str:
     if prompt.messages is not None:
-        return prompt.messages[-1].content
+        return _said(prompt.messages[-1])
     return prompt.text if prompt.text is not None else " ".join(map(str, prompt.tokens or ()))
+
+
+def _said(message: Message) -> str:
+    """A picture by what it is."""
+    parts = message.parts or (message.content,)
+    return "\n".join(part if isinstance(part, str) else _picture(part) for part in parts)
+
+
+def _picture(shown: Shown) -> str:
+    digest = sha256(shown.content).hexdigest()[:8]
+    return f"[{shown.kind} {shown.width}x{shown.height} {digest}]"
 
 
 def _count(prompt: Prompt) -> int:
     if prompt.messages is not None:
-        return sum(len(message.content.split()) for message in prompt.messages)
+        return sum(len(_said(message).split()) for message in prompt.messages)
     return len(prompt.tokens) if prompt.tokens is not None else len((prompt.text or "").split())
 
 

@@ -129,7 +129,7 @@ def honours(config: ServerConfig) -> frozenset[str]:
     if config.engine == "mlx":
         from .mlx.engine import MlxEngine
 
-        return MlxEngine.honours
+        return MlxEngine.honours | {"image_url"}
     from .echo import EchoEngine
 
     return EchoEngine.honours

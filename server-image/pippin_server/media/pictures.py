@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
@@ -16,21 +16,23 @@ class Picture(NamedTuple):
 
 #: As people call them.
 KINDS = ("png", "jpeg", "webp")
+#: Of these the first picture is looked at.
+MOVING = (*KINDS, "gif")
 
 
 class Unreadable(ValueError):
     """The text completes "the file …"."""
 
 
-def picture(content: bytes) -> Picture:
+def picture(content: bytes, kinds: Sequence[str] = KINDS) -> Picture:
     """Raises Unreadable."""
     for kind, mark, size in _KNOWN:
-        if content.startswith(mark[0]) and content[8:12].startswith(mark[1]):
+        if kind in kinds and content.startswith(mark[0]) and content[8:12].startswith(mark[1]):
             width, height = size(content)
             if not (width and height):
                 raise Unreadable(f"is a damaged {kind}")
             return Picture(kind, width, height)
-    raise Unreadable(f"is none of {', '.join(KINDS)}")
+    raise Unreadable(f"is none of {', '.join(kinds)}")
 
 
 def _png(content: bytes) -> tuple[int, int]:
@@ -66,6 +68,10 @@ def _webp(content: bytes) -> tuple[int, int]:
     return _little(body[6:8]) & 0x3FFF, _little(body[8:10]) & 0x3FFF
 
 
+def _gif(content: bytes) -> tuple[int, int]:
+    return _little(content[6:8]), _little(content[8:10])
+
+
 def _little(raw: bytes) -> int:
     return int.from_bytes(raw, "little")
 
@@ -75,4 +81,5 @@ _KNOWN: tuple[_Row, ...] = (
     ("png", (b"\x89PNG\r\n\x1a\n", b""), _png),
     ("jpeg", (b"\xff\xd8\xff", b""), _jpeg),
     ("webp", (b"RIFF", b"WEBP"), _webp),
+    ("gif", (b"GIF8", b""), _gif),
 )

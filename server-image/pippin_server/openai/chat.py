@@ -12,6 +12,7 @@ from pippin_edge.errors import BadRequest
 from ..engines.base import Prompt
 from .common import Body, Strict
 from .messages import ChatMessage
+from .shown import counted
 from .tools import MAX_TOOLS, Choice, Tool, offered
 
 #: Messages of one request.
@@ -96,7 +97,9 @@ class ChatRequest(Body):
 
     def prompt(self) -> Prompt:
         turns = enumerate(self.messages)
+        messages = tuple(message.plain(f"messages.{number}") for number, message in turns)
+        counted(messages)
         return Prompt(
-            messages=tuple(message.plain(f"messages.{number}") for number, message in turns),
+            messages=messages,
             tools=offered(self.tools, self.tool_choice, self.parallel_tool_calls),
         )

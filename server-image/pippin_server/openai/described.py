@@ -37,6 +37,8 @@ def request(path: str, honours: frozenset[str], schemas: dict[str, Any]) -> dict
     """A path's `requestBody`; what it refers to goes into `schemas`. `honours`: as of `read`."""
     kind = REQUESTS[path]
     schema = kind.model_json_schema(ref_template=REFERENCE + "{model}")
+    if "image_url" not in honours:
+        _without_pictures(schema.get("$defs", {}))
     schemas |= schema.pop("$defs", {})
     fields, needed = schema["properties"], schema.get("required", [])
     neutral: Mapping[str, tuple[Any, ...]] = getattr(kind, "NEUTRAL", {})
@@ -53,6 +55,17 @@ def request(path: str, honours: frozenset[str], schemas: dict[str, Any]) -> dict
     schemas[kind.__name__] = schema
     content = {media: {"schema": {"$ref": REFERENCE + kind.__name__}}}
     return {"required": True, "content": content}
+
+
+def _without_pictures(schemas: dict[str, Any]) -> None:
+    """Of a model that reads none."""
+    part = REFERENCE + "ImagePart"
+    for name in ("ImagePart", "ImageURL"):
+        schemas.pop(name, None)
+    if (message := schemas.get("ChatMessage")) is not None:
+        (content, _) = message["properties"]["content"]["anyOf"]
+        kinds = content["oneOf"][1]["items"]["oneOf"]
+        kinds[:] = [kind for kind in kinds if kind["$ref"] != part]
 
 
 def _as_form(kind: type[FormBody], fields: dict[str, Any], needed: list[str]) -> None:

@@ -5,20 +5,32 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from pippin_edge.errors import BadRequest
 
-from ..engines.base import Call, Message
+from ..engines.base import Call, Message, Shown
 from .common import Strict
+from .shown import ImagePart, TextPart, part_tag
 
 #: Calls in one turn.
 _MAX_CALLS = 128
 
 
-class TextPart(Strict):
-    type: Literal["text"]
-    text: str
+#: Errors speak of the one kind that was meant; the tags are no part of a field's name.
+Part = Annotated[
+    Annotated[TextPart, Tag("text-part")] | Annotated[ImagePart, Tag("image-part")],
+    Discriminator(
+        part_tag,
+        custom_error_type="part",
+        custom_error_message="must be of the type 'text' or 'image_url'",
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("content-text")]
+    | Annotated[list[Part], Field(min_length=1), Tag("content-parts")],
+    Discriminator(lambda told: "content-parts" if isinstance(told, list) else "content-text"),
+]
 
 
 class CalledFunction(Strict):
@@ -48,7 +60,7 @@ class ToolCall(Strict):
 
 class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    content: Content | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=_MAX_CALLS)] | None = None
     tool_call_id: str | None = Field(default=None, min_length=1, max_length=256)
@@ -67,6 +79,7 @@ class ChatMessage(Strict):
             # Chat templates know the older name only.
             role="system" if self.role == "developer" else self.role,
             content=self._text(),
+            parts=self._parts(where),
             reasoning=self.reasoning_content or None,
             calls=tuple(call.plain(f"{where}.tool_calls.{n}") for n, call in enumerate(calls)),
             answers=self.tool_call_id,
@@ -74,14 +87,24 @@ class ChatMessage(Strict):
 
     def _text(self) -> str:
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
+            return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
         return self.content or ""
+
+    def _parts(self, where: str) -> tuple[str | Shown, ...]:
+        """None where all are words. Raises BadRequest."""
+        listed = self.content if isinstance(self.content, list) else []
+        if not any(isinstance(part, ImagePart) for part in listed):
+            return ()
+        return tuple(part.plain(f"{where}.content.{n}") for n, part in enumerate(listed))
 
     def _check(self, where: str) -> None:
         if self.content is None and not self.tool_calls:
             raise _wrong(f"{where}.content", "must be given")
         if self.role == "tool" and self.tool_call_id is None:
             raise _wrong(f"{where}.tool_call_id", "must be given: the id of the call it answers")
+        for number, part in enumerate(self.content if isinstance(self.content, list) else ()):
+            if isinstance(part, ImagePart) and self.role != "user":
+                raise _wrong(f"{where}.content.{number}", "pictures are for the role 'user' only")
         owners = {"tool_calls": "assistant", "reasoning_content": "assistant"}
         for name, role in {**owners, "tool_call_id": "tool"}.items():
             if getattr(self, name) and self.role != role:

@@ -45,8 +45,7 @@ class OneModel:
 
     def _card(self, named: Named) -> Mapping[str, object]:
         loaded = self._stand.lifecycle.loaded
-        length = loaded.context_length if loaded else None
-        return card(self._stand.config, named, context_length=length, created=self._created)
+        return card(self._stand.config, named, loaded=loaded, created=self._created)
 
 
 def router(listing: Listing) -> APIRouter:

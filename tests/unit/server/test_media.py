@@ -190,7 +190,12 @@ def test_an_engine_that_cannot_do_a_task_says_so_before_it_starts(
 
 @pytest.mark.parametrize(
     ("told", "task"),
-    [("whisper", "transcription"), ("image-generation", "image"), ("image-edit", "image")],
+    [
+        ("multimodal", "chat"),
+        ("whisper", "transcription"),
+        ("image-generation", "image"),
+        ("image-edit", "image"),
+    ],
 )
 def test_the_types_of_earlier_servers_are_known(told: str, task: str) -> None:
     assert load({"MODEL_TYPE": told}).task == task

@@ -99,6 +99,7 @@ class VllmEngine(Host, Adaptable):
             context_length=llm.model_config.max_model_len,
             bytes=await asyncio.to_thread(weights.size, path),
             details={"vllm": __version__, "dtype": str(llm.model_config.dtype)},
+            sees=llm.model_config.is_multimodal_model,
         )
 
     async def adapt(self, name: str, path: Path) -> None:
