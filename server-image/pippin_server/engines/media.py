@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from .base import Engine
 
+#: Of a picture that a chat shows: decoders make gigabytes of a few bytes.
+MAX_PIXELS = 25_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

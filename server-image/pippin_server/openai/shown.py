@@ -17,6 +17,7 @@ from pydantic import Field
 from pippin_edge.errors import BadRequest
 
 from ..engines.base import Message, Shown
+from ..engines.media import MAX_PIXELS
 from ..media import exif, pictures
 from .common import Strict
 
@@ -24,8 +25,6 @@ from .common import Strict
 MAX_PICTURES = 16
 #: Of one, as it was sent. Requests have a cap of their own.
 MAX_BYTES = 8 * 2**20
-#: Of one: decoders make gigabytes of a few bytes.
-MAX_PIXELS = 16_000_000
 #: A side that is so much longer than the other is no picture, and splits into very many pieces.
 MAX_RATIO = 50
 _DATA = re.compile(r"data:(image/[\w.+-]{1,64})?(;[\w-]{1,64}=[\w.-]{1,64})*;base64,")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pippin_server.engines.base import Call, Function, Message, Tools
-from pippin_server.engines.mlx.turns import offered, turns
+from pippin_server.engines.mlx.turns import Form, offered, turns
 
 LOOK = Call("look", '{"at": "sky"}', "call_1")
 CHAT = (
@@ -35,12 +35,12 @@ def test_arguments_can_be_text_for_templates_that_join_it() -> None:
 
 
 def test_ids_are_short_where_the_template_insists_and_still_belong_together() -> None:
-    (_, called, first, second) = turns(CHAT, short=True)
+    (_, called, first, second) = turns(CHAT, Form(short=True))
     ids = [called["tool_calls"][0]["id"], first["tool_call_id"], second["tool_call_id"]]
     assert ids[0] == ids[1] != ids[2]
     assert all(len(one) == 9 and one.isalnum() for one in ids)
     native = Message("tool", "x", answers="a1b2c3d4e")
-    assert turns([native], short=True)[0]["tool_call_id"] == "a1b2c3d4e"
+    assert turns([native], Form(short=True))[0]["tool_call_id"] == "a1b2c3d4e"
 
 
 def test_tools_are_told_without_what_is_not_for_the_model() -> None:

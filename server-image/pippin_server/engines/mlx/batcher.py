@@ -1,4 +1,5 @@
-"""One step of MLX for all requests: tokens out of the model, text out of the tokens.
+"""One step of MLX for all requests: tokens out of the model, text out of the tokens, and a look at
+pictures that prompts will show.
 
 Lives on the owning thread. Detokenizes there, while the next step is being computed.
 """
@@ -23,10 +24,13 @@ from .job import Job
 from .lanes import Lanes
 from .loading import in_use, translated
 from .promptcache import PromptCache
-from .rows import RowGenerator
+from .rows import Parts, RowGenerator
 from .sampling import Row
 from .scores import Line, Spelling
 from .scoring import Scoring
+from .vision.gallery import Look
+from .vision.seeing import Seeing
+from .vision.vectors import Sight
 
 log = structlog.get_logger("pippin.engine")
 
@@ -53,14 +57,17 @@ class MlxBatcher:
         tokenizer: Any,
         cache: PromptCache,
         degrade: Degrade | None = None,
+        seeing: Seeing | None = None,
         **limits: int,
     ) -> None:
-        """`limits`: batch, prefill_batch, prefill_step."""
+        """`limits`: batch, prefill_batch, prefill_step; `seeing` None: it is shown no pictures."""
         self._degrade = degrade or Degrade(limits["batch"], time.monotonic)
         #: Bytes in use as memory ran out; None: it did not.
         self._held: int | None = None
         self._model = model
         self._lanes = Lanes(model)
+        self._seeing = seeing
+        self._parts = Parts(self._lanes, Sight() if seeing is None else seeing.sight)
         self._tokenizer = tokenizer
         self._limits = limits
         self._cache = cache
@@ -73,7 +80,7 @@ class MlxBatcher:
 
     def _fresh(self) -> RowGenerator:
         eos = sorted(self._eos)
-        return RowGenerator(self._model, self._cache, self._lanes, eos=eos, **self._limits)
+        return RowGenerator(self._model, self._cache, self._parts, eos=eos, **self._limits)
 
     def adapt(self, told: Described) -> int:
         """The number of an adapter from now on. Raises LoadFailed."""
@@ -88,9 +95,13 @@ class MlxBatcher:
 
     @property
     def size(self) -> int:
-        return len(self._running) + len(self._scoring)
+        return len(self._running) + len(self._scoring) + len(self._seeing or ())
 
-    def add(self, ticket: int, job: Job) -> None:
+    def add(self, ticket: int, job: Job | Look) -> None:
+        if isinstance(job, Look):
+            assert self._seeing is not None
+            self._seeing.add(ticket, job)
+            return
         if job.adapter not in self._lanes:
             raise EngineFailed("the adapter has just been unloaded: see /v1/models")
         if job.echo is not None:
@@ -116,6 +127,8 @@ class MlxBatcher:
     def remove(self, tickets: Iterable[int]) -> None:
         tickets = frozenset(tickets)
         self._scoring.remove(tickets)
+        if self._seeing is not None:
+            self._seeing.remove(tickets)
         uids = [self._uids.pop(ticket) for ticket in tickets if ticket in self._uids]
         if uids:
             self._generator.remove(uids)
@@ -125,6 +138,8 @@ class MlxBatcher:
     def reset(self) -> list[int]:
         waiting = [self._running.pop(uid) for uid in self._generator.waiting]
         ended = [running.ticket for running in self._running.values()] + self._scoring.clear()
+        if self._seeing is not None:
+            ended += self._seeing.clear()
         if not ended:  # so that who cannot even begin is not tried for ever
             ended = [waiting.pop(0).ticket for _ in waiting[:1]]
         self._running.clear()
@@ -158,13 +173,18 @@ class MlxBatcher:
         try:
             scored = self._scoring.step()
             responses = self._generator.next()[1] if self._running else ()
+            seen = self._seeing.step() if self._seeing is not None else None
         except (RuntimeError, MemoryError) as error:
             failure = translated(error)
             if isinstance(failure, OutOfMemory):
                 self._held = in_use()
                 self._cache.drop("out of memory")
+                if self._seeing is not None:
+                    self._seeing.drop()
             raise failure from error
         events = self._made(responses)
+        if seen is not None:
+            events.append((seen, Delta("", tokens=0, finish="stop")))
         if scored is not None:
             ticket, job, delta = scored
             events.append((ticket, delta))

@@ -25,6 +25,7 @@ from ..base import (
     Sampling,
 )
 from ..worker import Worker
+from . import vision
 from .degrade import Degrade
 from .fit import Fitting, settled, usable
 from .job import Job
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from .model import Tokens
     from .promptcache import PromptCache
     from .reading import Reader
+    from .vision.gallery import Look
+    from .vision.showing import Showing
 
 R = TypeVar("R")
 _WARM_UP = Prompt(text="Hello, how are you today?")
@@ -46,6 +49,7 @@ class _Facts:
 
     batcher: MlxBatcher
     tokens: Tokens
+    showing: Showing | None
     cache: PromptCache
     degrade: Degrade
     context_length: int
@@ -57,6 +61,7 @@ class MlxEngine(Adaptable):
     """See the package."""
 
     name = "mlx"
+    #: One that is loaded says more, when its model sees.
     honours = frozenset(
         ("logit_bias", "frequency_penalty", "presence_penalty", "response_format", "logprobs")
         + ("top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "echo")
@@ -70,8 +75,9 @@ class MlxEngine(Adaptable):
         self._degrade: Degrade | None = None
         self._clock = clock
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="pippin-tokens")
-        self._worker: Worker[Job, Delta] | None = None
+        self._worker: Worker[Job | Look, Delta] | None = None
         self._tokens: Tokens | None = None
+        self._showing: Showing | None = None
         self._batcher: MlxBatcher | None = None
         self.adapters: Mapping[str, Path] = {}
         #: By their names; never the same twice.
@@ -84,7 +90,7 @@ class MlxEngine(Adaptable):
         more = await asyncio.to_thread(_bytes, self.adapters)
         fit = settled(await asyncio.to_thread(self._fitting.of, path, more))
         progress(0, "loading weights")
-        self._worker = worker = Worker[Job, Delta]("pippin-engine", self._clock)
+        self._worker = worker = Worker[Job | Look, Delta]("pippin-engine", self._clock)
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[_Facts] = loop.create_future()
 
@@ -98,11 +104,21 @@ class MlxEngine(Adaptable):
             off = None if wanted else "promptCache.enabled is false"
             cache = PromptCache(model.weights, fit.cache, off)
             degrade = Degrade(self._batch, self._clock)
+            showing = seeing = None
+            if model.eyes is not None:
+                from .vision.gallery import Gallery
+                from .vision.seeing import Seeing
+                from .vision.showing import Showing
+
+                gallery = Gallery(vision.KEPT)
+                showing = Showing(model.eyes, gallery, worker)
+                seeing = Seeing(model.weights, model.eyes, gallery, self._clock)
             batcher = MlxBatcher(
                 model.weights,
                 model.tokenizer,
                 cache,
                 degrade,
+                seeing,
                 batch=self._batch,
                 prefill_batch=self._args.prefill_batch,
                 prefill_step=self._args.prefill_step,
@@ -110,7 +126,7 @@ class MlxEngine(Adaptable):
             for name, directory in self.adapters.items():
                 self._numbers[name] = _adapted(batcher, name, directory)
             facts = _Facts(
-                *(batcher, Tokens(model), cache, degrade),
+                *(batcher, Tokens(model), showing, cache, degrade),
                 *(model.context_length, model.bytes, model.details),
             )
             loop.call_soon_threadsafe(loaded.set_result, facts)
@@ -119,10 +135,13 @@ class MlxEngine(Adaptable):
         await worker.start(make)
         facts = await loaded
         self._tokens, self._cache, self._degrade = facts.tokens, facts.cache, facts.degrade
-        self._batcher = facts.batcher
+        self._batcher, self._showing = facts.batcher, facts.showing
+        if self._showing is not None:
+            self.honours = self.honours | {"image_url"}
         self._context = min(fit.context, usable(self._fitting.wish.context, facts.context_length))
         progress(100, "loaded")
-        return Loaded(self._context, facts.bytes, facts.details, fit.payload())
+        sees = self._showing is not None
+        return Loaded(self._context, facts.bytes, facts.details, fit.payload(), sees)
 
     async def adapt(self, name: str, path: Path) -> None:
         worker, batcher = self._worker, self._batcher
@@ -148,8 +167,13 @@ class MlxEngine(Adaptable):
     ) -> AsyncGenerator[Sequence[Delta], None]:
         if self._worker is None or self._tokens is None:
             raise EngineStopped("the model is not loaded")
-        tokens = await self._aside(self._tokens.encode, prompt)
+        self._tokens.check_pictures(prompt)
+        looks = self._showing.looks(prompt) if self._showing is not None else ()
+        tokens = await self._aside(self._tokens.encode, prompt, looks)
         job, reader = await self._job(prompt, sampling, tokens)
+        if self._showing is not None:  # once it is known that all of it fits
+            await self._showing.seen(prompt, looks)
+            job = replace(job, looks=looks)
         before: list[Delta] = []
         if sampling.echo and job.echo is None:  # else it comes with its scores
             text = await self._aside(self._tokens.text, prompt, tokens)
@@ -220,7 +244,7 @@ class MlxEngine(Adaptable):
         if self._worker is not None:
             await self._worker.close()
         # The model is gone with its thread; these are what else holds on to parts of it.
-        self._tokens = self._cache = self._batcher = None
+        self._tokens = self._cache = self._batcher = self._showing = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
 
 

@@ -186,7 +186,8 @@ class _Sums:
         reading = min(sequences, self._wish.args.prefill_batch)
         copies = _GROWTH if sequences == 1 else _JOINED
         state = int(sequences * self._shape.state(context) * copies)
-        return PROGRAM + self._shape.weights + state + reading * self._reading(context)
+        there = PROGRAM + self._shape.weights + self._shape.pictures
+        return there + state + reading * self._reading(context)
 
     def _reading(self, context: int) -> int:
         """What is computed with while a piece of one prompt is read."""
@@ -235,13 +236,16 @@ class _Words:
 
     def problem(self, context: int, cache: int) -> str:
         shape = self._shape
-        one = self._sums.needed(1, context) - PROGRAM - shape.weights
+        there = PROGRAM + shape.weights + shape.pictures
+        one = self._sums.needed(1, context) - there
         parts = f"{size(shape.weights)} of weights, {size(PROGRAM)} of program"
         if one:
             parts += f", {size(one)} for one request with {context} tokens"
+        if shape.pictures:
+            parts += f", {size(shape.pictures)} for pictures"
         if cache:
             parts += f", {size(cache)} of prompt cache"
-        together = size(PROGRAM + shape.weights + one + cache)
+        together = size(there + one + cache)
         limit = f"{self._budget.of} {size(self._budget.bytes)}"
         fixes = "; ".join(self._fixes(context, cache))
         return f"{parts}: {together} together, and {limit}. What helps: {fixes}"

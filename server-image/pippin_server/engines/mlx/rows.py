@@ -2,13 +2,14 @@
 
 Its classes are extended where they meet: the step (log-probabilities only of rows that ask, so
 nothing of the vocabulary's size leaves the graph), the way in (a prompt's beginning comes from the
-prompt cache), the ways on (what was read is kept there), and whose adapter the model reads each row
-by. Read against mlx_lm 0.32; pyproject pins it.
+prompt cache), the ways on (what was read is kept there), whose adapter the model reads each row by,
+and whether a prompt shows pictures. Read against mlx_lm 0.32; pyproject pins it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -19,6 +20,7 @@ from .lanes import Lanes
 from .promptcache import PromptCache
 from .sampling import Row, RowSampler
 from .scores import Line, scored
+from .vision.vectors import Sight
 from .waiting import Waiting
 
 
@@ -77,15 +79,17 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
     max_tokens: list[int]
     cache: PromptCache
     lanes: Lanes
+    sight: Sight
 
     def _copy(self) -> RowPrompts:
         copied: RowPrompts = super()._copy()
-        copied.cache, copied.lanes = self.cache, self.lanes
+        copied.cache, copied.lanes, copied.sight = self.cache, self.lanes, self.sight
         return copied
 
     def prompt(self, tokens: list[list[int]]) -> None:
         self.lanes.use([row.adapter for row in self.samplers])
-        super().prompt(tokens)
+        with self.sight.reading(tokens):
+            super().prompt(tokens)
 
     def generate(self, tokens: list[list[int]]) -> RowGeneration:
         if any(len(rest) > 1 for rest in tokens):
@@ -112,6 +116,14 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
         return generation
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of the model: who must know what is about to be read."""
+
+    lanes: Lanes
+    sight: Sight
+
+
 class RowGenerator(BatchGenerator):  # type: ignore[misc]
     """Its `insert` takes Rows as samplers."""
 
@@ -119,7 +131,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
     _generation_batch: RowGeneration
 
     def __init__(
-        self, model: Any, cache: PromptCache, lanes: Lanes, *, eos: list[int], **limits: int
+        self, model: Any, cache: PromptCache, parts: Parts, *, eos: list[int], **limits: int
     ) -> None:
         """`limits`: batch, prefill_batch, prefill_step."""
         sampler, step = RowSampler(), limits["prefill_step"]
@@ -133,7 +145,8 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         )
         self._prompt_batch = RowPrompts.empty(model, sampler, prefill_step_size=step)
         self._generation_batch = RowGeneration.empty(model, sampler)
-        self._prompt_batch.lanes = self._generation_batch.lanes = lanes
+        self._prompt_batch.lanes = self._generation_batch.lanes = parts.lanes
+        self._prompt_batch.sight = parts.sight
         self._cache = self._prompt_batch.cache = self._generation_batch.cache = cache
         self._waiting = Waiting(cache.known)
         self._most = limits

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import weights
+from ..media import MAX_PIXELS
+from . import vision
 from .args import DType
 
 #: Of a model whose config does not tell.
 UNKNOWN_CONTEXT = 4096
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+#: Bytes of a pixel while a picture is decoded: as it was stored, in colours, and turned upright.
+_DECODING = 9
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "n_text_state")
 #: What models that hear call it: Hugging Face's name, then MLX's.
 _HEARS = {
@@ -43,6 +47,8 @@ class Shape:
     hidden: int
     inner: int
     context: int
+    #: Bytes that pictures take: being decoded and looked at, and what is kept of them.
+    pictures: int = 0
 
     @property
     def per_token(self) -> int:
@@ -75,6 +81,7 @@ def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
         hidden=_first(text, *_HIDDEN),
         inner=_first(text, "intermediate_size", "n_inner", "decoder_ffn_dim"),
         context=_positions(text),
+        pictures=_pictures(config),
     )
 
 
@@ -117,6 +124,15 @@ def _positions(text: Mapping[str, Any]) -> int:
     if heard:
         return heard + _first(text, *_HEARS["targets"])
     return _first(text, "max_position_embeddings") or UNKNOWN_CONTEXT
+
+
+def _pictures(config: Mapping[str, Any]) -> int:
+    if config.get("model_type") not in vision.MODEL_TYPES:
+        return 0
+    tower = _object(config.get("vision_config"))
+    patches = (_first(tower, "image_size") // (_first(tower, "patch_size") or 1)) ** 2 + 1
+    numbers = 6 * _first(tower, *_HIDDEN) + 2 * _first(tower, "intermediate_size") + patches
+    return vision.KEPT + _DECODING * MAX_PIXELS + 4 * patches * numbers
 
 
 def _first(text: Mapping[str, Any], *names: str) -> int:

@@ -1,4 +1,4 @@
-"""From a picture's file to its pixels: rows x columns x (red, green, blue), a byte each."""
+"""From a picture's file to its pixels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import av
-import numpy as np
-import numpy.typing as npt
 
-from ....media import exif
 from ...base import PromptRefused, Shown
-
-Pixels = npt.NDArray[np.uint8]
+from .resizing import Pixels
 
 #: Ours of kinds -> the library's codecs: nothing else of what it can read is tried.
 _CODECS = {"png": "png", "jpeg": "mjpeg", "webp": "webp", "gif": "gif"}
+#: Exif's numbers of pictures whose rows are columns.
+_TURNED = range(5, 9)
 #: Pixels by which decoders' own pictures are wider and higher.
 _EDGE = 64
 
@@ -38,7 +36,8 @@ def _frames(shown: Shown) -> Iterator[Any]:
     # A header that only the library understands cannot ask for more than ours has told.
     most = {"max_pixels": str((shown.width + _EDGE) * (shown.height + _EDGE))}
     if shown.kind == "gif":  # the only one that is not one packet
-        with av.open(io.BytesIO(shown.content), format="gif", options=most) as file:
+        source: Any = io.BytesIO(shown.content)
+        with av.open(source, mode="r", format="gif", options=most) as file:
             yield from file.decode(video=0)
         return
     codec: Any = av.CodecContext.create(_CODECS[shown.kind], "r")
@@ -50,7 +49,7 @@ def _frames(shown: Shown) -> Iterator[Any]:
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """By Exif's number of where the first row and the first column are."""
-    if orientation in exif.TURNED:
+    if orientation in _TURNED:
         pixels = pixels.transpose(1, 0, 2)
     down = -1 if orientation in (3, 4, 7, 8) else 1
     across = -1 if orientation in (2, 3, 6, 7) else 1
@@ -58,5 +57,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _damaged(shown: Shown) -> PromptRefused:
-    return PromptRefused(f"'{shown.where}' is a damaged {shown.kind}, or a kind of it that cannot "
-                         "be read", shown.where)
+    return PromptRefused(
+        f"'{shown.where}' is a damaged {shown.kind}, or a kind of it that cannot be read",
+        shown.where,
+    )

@@ -1,7 +1,7 @@
 """Pixels in another size, to the bit as Pillow makes them, by which models were trained.
 
-Each axis by itself, with weights in fixed point. A row of the result needs few rows of the source
-that lie together, so a block of rows is one small matrix product: exact in float64.
+First columns, then rows, with weights in fixed point. A row of the result needs few rows of the
+source that lie together, so a block of rows is one small matrix product: exact in float64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .decoding import Pixels
+#: Rows x columns x (red, green, blue), a byte each.
+Pixels = npt.NDArray[np.uint8]
 
 #: Bits behind the point of a weight.
 _BITS = 22
