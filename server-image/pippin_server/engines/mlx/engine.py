@@ -90,7 +90,8 @@ class MlxEngine(Adaptable):
         more = await asyncio.to_thread(_bytes, self.adapters)
         fit = settled(await asyncio.to_thread(self._fitting.of, path, more))
         progress(0, "loading weights")
-        self._worker = worker = Worker[Job | Look, Delta]("pippin-engine", self._clock)
+        worker: Worker[Job | Look, Delta] = Worker("pippin-engine", self._clock)
+        self._worker = worker
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[_Facts] = loop.create_future()
 

@@ -102,7 +102,9 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
             self.uids,
             mx.array([rest[-1] for rest in tokens]),
             self.prompt_cache,
-            self.tokens,
+            # It would copy what was read for processors of logits, of which there are none, into
+            # 32 bits, which numbers of pictures do not have.
+            [[] for _ in self.uids],
             self.samplers,
             self.fallback_sampler,
             self.logits_processors,
@@ -110,6 +112,8 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
             self.max_tokens,
             lanes=self.lanes,
         )
+        first = generation.tokens
+        generation.tokens = [[*read, *new] for read, new in zip(self.tokens, first, strict=True)]
         self.uids, self.prompt_cache, self.tokens = [], [], []
         self.samplers, self.logits_processors, self.max_tokens = [], [], []
         self.stop_sequences = []
