@@ -1,4 +1,4 @@
-"""Pictures in chats, by the official client: what is shown changes what is said, and nothing else."""
+"""Pictures in chats, by the official client: they change what is said, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a directory of weights to the eyes of the model in it, if it has some that are known here."""
+"""From a directory of weights to the eyes of the model in it, if it has some that are known."""
 
 from __future__ import annotations
 
