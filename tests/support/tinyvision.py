@@ -33,6 +33,31 @@ TEMPLATE = (
 )
 
 
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] | upper }}: "
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }} "
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def make_llava(into: Path) -> Path:
+    """One that sees a square by CLIP, as 64 tokens."""
+    shape = tinymodel.Shape(marks=_MARKS)
+    tinymodel.make(into, shape, LLAVA_TEMPLATE)
+    text = json.loads((into / "config.json").read_text())
+    config = _config("llava", text) | {"image_token_index": 3, "vision_feature_layer": -2}
+    config["vision_config"] |= {"model_type": "clip_vision_model", "hidden_act": "quick_gelu"}
+    _dump(into / "config.json", **config)
+    words = load_file(into / "model.safetensors")
+    named = {f"language_model.{name}": weight for name, weight in words.items()}
+    save_file({**named, **_clip(shape.hidden)}, into / "model.safetensors", {"format": "pt"})
+    square = {"shortest_edge": TILE}
+    crop = {"height": TILE, "width": TILE}
+    _dump(into / "preprocessor_config.json", size=square, crop_size=crop, resample=3)
+    return into
+
+
 def make(into: Path, model_type: str = "smolvlm") -> Path:
     """Write the model; returns the directory."""
     shape = tinymodel.Shape(marks=_MARKS)
@@ -90,36 +115,60 @@ def _config(model_type: str, text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights(outputs: int) -> dict[str, Any]:
-    numbers = numpy.random.default_rng(11)
-
-    def normal(*shape: int, scale: float = 0.3) -> Any:
-        return numbers.standard_normal(shape, dtype=numpy.float32) * numpy.float32(scale)
-
-    def linear(name: str, inputs: int, made: int) -> dict[str, Any]:
-        weight = normal(made, inputs, scale=1.2 * inputs**-0.5)
-        return {f"{name}.weight": weight, f"{name}.bias": normal(made)}
-
-    def norm(name: str) -> dict[str, Any]:
-        return {f"{name}.weight": 1 + normal(HIDDEN), f"{name}.bias": normal(HIDDEN)}
-
-    tower = "model.vision_model"
-    found = {
-        f"{tower}.embeddings.patch_embedding.weight": normal(HIDDEN, 3, PATCH, PATCH, scale=0.15),
-        f"{tower}.embeddings.patch_embedding.bias": normal(HIDDEN),
-        f"{tower}.embeddings.position_embedding.weight": normal((TILE // PATCH) ** 2, HIDDEN),
-        **norm(f"{tower}.post_layernorm"),
-        "model.connector.modality_projection.proj.weight": normal(
-            outputs, HIDDEN * FACTOR**2, scale=1.5 * (HIDDEN * FACTOR**2) ** -0.5
+    dice = _Dice()
+    width = HIDDEN * FACTOR**2
+    return {
+        **_tower(dice, "model.vision_model", (TILE // PATCH) ** 2),
+        "model.vision_model.embeddings.patch_embedding.bias": dice.normal(HIDDEN),
+        "model.connector.modality_projection.proj.weight": dice.normal(
+            outputs, width, scale=1.5 * width**-0.5
         ),
+    }
+
+
+def _clip(outputs: int) -> dict[str, Any]:
+    dice = _Dice()
+    tower = "vision_tower.vision_model"
+    return {
+        **_tower(dice, tower, (TILE // PATCH) ** 2 + 1),
+        f"{tower}.embeddings.class_embedding": dice.normal(HIDDEN),
+        **dice.norm(f"{tower}.pre_layrnorm"),
+        **dice.linear("multi_modal_projector.linear_1", HIDDEN, outputs),
+        **dice.linear("multi_modal_projector.linear_2", outputs, outputs),
+    }
+
+
+def _tower(dice: _Dice, tower: str, places: int) -> dict[str, Any]:
+    found = {
+        f"{tower}.embeddings.patch_embedding.weight": dice.normal(
+            HIDDEN, 3, PATCH, PATCH, scale=0.15
+        ),
+        f"{tower}.embeddings.position_embedding.weight": dice.normal(places, HIDDEN),
+        **dice.norm(f"{tower}.post_layernorm"),
     }
     for number in range(LAYERS):
         layer = f"{tower}.encoder.layers.{number}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= linear(f"{layer}.self_attn.{part}", HIDDEN, HIDDEN)
-        found |= linear(f"{layer}.mlp.fc1", HIDDEN, INNER)
-        found |= linear(f"{layer}.mlp.fc2", INNER, HIDDEN)
-        found |= norm(f"{layer}.layer_norm1") | norm(f"{layer}.layer_norm2")
+            found |= dice.linear(f"{layer}.self_attn.{part}", HIDDEN, HIDDEN)
+        found |= dice.linear(f"{layer}.mlp.fc1", HIDDEN, INNER)
+        found |= dice.linear(f"{layer}.mlp.fc2", INNER, HIDDEN)
+        found |= dice.norm(f"{layer}.layer_norm1") | dice.norm(f"{layer}.layer_norm2")
     return found
+
+
+class _Dice:
+    def __init__(self) -> None:
+        self._numbers = numpy.random.default_rng(11)
+
+    def normal(self, *shape: int, scale: float = 0.3) -> Any:
+        return self._numbers.standard_normal(shape, dtype=numpy.float32) * numpy.float32(scale)
+
+    def linear(self, name: str, inputs: int, made: int) -> dict[str, Any]:
+        weight = self.normal(made, inputs, scale=1.2 * inputs**-0.5)
+        return {f"{name}.weight": weight, f"{name}.bias": self.normal(made)}
+
+    def norm(self, name: str) -> dict[str, Any]:
+        return {f"{name}.weight": 1 + self.normal(HIDDEN), f"{name}.bias": self.normal(HIDDEN)}
 
 
 def _dump(path: Path, **content: Any) -> None:

@@ -39,10 +39,26 @@ from pippin_server.openai.shown import MAX_BYTES, ImagePart
 from support import pictures, tinymodel, tinyvision
 from support.pictures import png
 
-#: The likeliest tokens after the picture and the words below, and their logits.
-LIKELIEST = {409: 2.3729, 287: 2.2488, 34: 2.0495, 101: 2.0186, 464: 1.9879, 97: 1.9552}
-#: The beginning of what is read in place of the first and of the last token of the picture.
-READ_FIRST, READ_LAST = (-0.0765, -3.3423, 0.2730, 1.3964), (0.0642, -0.6425, 0.9635, 0.1509)
+
+class Figures(NamedTuple):
+    """`likeliest`: tokens after the picture and the words, and their logits; `first`, `last`: the
+    beginning of what is read in place of the first and of the last token of the picture."""
+
+    likeliest: dict[int, float]
+    first: tuple[float, ...]
+    last: tuple[float, ...]
+
+
+SMOLVLM = Figures(
+    {327: 2.5982, 282: 2.4205, 387: 2.4151, 419: 2.3452, 464: 1.9948, 434: 1.9458},
+    (-0.9344, -0.9070, -1.0703, 0.2703),
+    (0.6071, -1.0984, 0.0443, -1.0826),
+)
+LLAVA = Figures(
+    {380: 3.0669, 439: 2.9410, 472: 2.7243, 62: 2.3321, 61: 2.3283, 284: 2.2533},
+    (-1.0665, 1.9173, 0.0245, -0.6833),
+    (-0.9269, -0.8403, -0.0683, -0.2289),
+)
 #: Numbers that go into the tower: the red ones of each tile at one place, and one corner.
 REDS, CORNER = (0.65490, -0.91373, 0.6, -0.88235, 0.24706), (0.93725, 0.84314, -0.23137)
 
@@ -162,16 +178,58 @@ def test_what_goes_into_the_tower_is_what_it_was_trained_with(eyes: Opened) -> N
     assert numbers[-1][63, 63].tolist() == pytest.approx(CORNER, abs=1e-5)
 
 
-def test_what_a_model_reads_and_says_is_what_others_compute(eyes: Opened) -> None:
-    picture = shown(png(1))
+@pytest.mark.parametrize("family", ["smolvlm", "llava"])
+def test_what_a_model_reads_and_says_is_what_others_compute(family: str, tmp_path: Path) -> None:
+    make, figures = {
+        "smolvlm": (tinyvision.make, SMOLVLM),
+        "llava": (tinyvision.make_llava, LLAVA),
+    }[family]
+    eyes, picture = opened(make(tmp_path)), shown(png(1))
     tokens, (look,) = eyes.prompt("what", picture, "is this")
     eyes.see(look, picture)
-    assert look.vectors[0, :4].tolist() == pytest.approx(READ_FIRST, abs=2e-4)
-    assert look.vectors[-1, :4].tolist() == pytest.approx(READ_LAST, abs=2e-4)
+    assert look.vectors[0, :4].tolist() == pytest.approx(figures.first, abs=2e-4)
+    assert look.vectors[-1, :4].tolist() == pytest.approx(figures.last, abs=2e-4)
     with eyes.seeing.sight.reading([tokens]):
         logits = numpy.array(eyes.model.weights(mx.array([tokens]))[0, -1])
     found = {int(token): float(logits[token]) for token in numpy.argsort(-logits)[:6]}
-    assert found == pytest.approx(LIKELIEST, abs=2e-4)
+    assert found == pytest.approx(figures.likeliest, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "told"),
+    [
+        (80, 48, {}),
+        (48, 80, {}),
+        (64, 64, {}),
+        (9, 90, {"do_pad": True}),
+        (80, 48, {"size": {"height": 40, "width": 60}}),
+    ],
+)
+def test_a_square_is_cut_out_of_any_picture(
+    width: int, height: int, told: dict[str, Any], tmp_path: Path
+) -> None:
+    there = tinyvision.make_llava(tmp_path)
+    config = json.loads((there / "preprocessor_config.json").read_text())
+    (there / "preprocessor_config.json").write_text(json.dumps({**config, **told}))
+    its: Any = opened(there).model.eyes
+    plan = its.plan(shown(b"", width, height))
+    (tile,) = its.tiles(pictures.pixels(1, width, height), plan)
+    assert (plan.tiles, plan.tokens, tile.shape) == (1, 64, (64, 64, 3))
+
+
+def test_eyes_that_were_left_out_of_the_files_are_missed_by_nobody_who_writes(
+    tmp_path: Path,
+) -> None:
+    """mlx_lm's own conversions hold the words alone."""
+    there = tinyvision.make_llava(tmp_path)
+    weights = load_file(there / "model.safetensors")
+    words = {name: one for name, one in weights.items() if name.startswith("language_model.")}
+    save_file(words, there / "model.safetensors", metadata={"format": "mlx"})
+    tokens = Tokens(load(there, Args()))
+    asked = Prompt(messages=(Message("user", "hello world"),))
+    assert "hello world" in tokens.text(asked, tokens.encode(asked))
+    with pytest.raises(PromptRefused, match="not in its files"):
+        tokens.check_pictures(Prompt(messages=(Message("user", "", parts=(shown(png(1)),)),)))
 
 
 def test_a_picture_as_others_stretch_it_is_cut_into_as_many_tiles(eyes: Opened) -> None:
@@ -207,7 +265,7 @@ def test_other_files_of_the_same_model_are_read_too(path: Path, tmp_path: Path) 
     picture = shown(png(1))
     tokens, (look,) = other.prompt("what", picture, "is this")
     other.see(look, picture)
-    assert look.vectors[0, :4].tolist() == pytest.approx(READ_FIRST, abs=2e-4)
+    assert look.vectors[0, :4].tolist() == pytest.approx(SMOLVLM.first, abs=2e-4)
 
 
 @pytest.mark.parametrize("broken", ["weights", "preprocessor"])

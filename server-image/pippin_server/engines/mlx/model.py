@@ -22,6 +22,7 @@ from .loading import accelerated, arrays, as_load_failures, cast
 from .reading import Reader
 from .shape import UNKNOWN_CONTEXT
 from .turns import Form, offered, turns
+from .vision import LLAMA
 from .vision import loading as vision
 from .vision.eyes import Eyes
 from .vision.gallery import Look
@@ -51,16 +52,15 @@ def load(path: Path, args: Args) -> Model:
     details = accelerated(args) if on_cpu else {}
     with as_load_failures():
         weights, tokenizer, config = _loaded(path)
-        family = vision.family_of(config)
-        eyes = None if family is None else vision.load(path, config, family, tokenizer)
-        nets = [weights] if eyes is None else [weights, eyes.net]
-        for net in nets:
-            cast(net, config, args, on_cpu)
+        eyes = vision.load(path, config, tokenizer)
+        nets = [(weights, config)] if eyes is None else [(weights, config), (eyes.net, {})]
+        for net, told in nets:
+            cast(net, told, args, on_cpu)
             mx.eval(net.parameters())
     gc.collect()
     gc.freeze()  # nothing of the model is looked at by the collector again
-    held = [array for net in nets for array in arrays(net)]
-    text = {**config, **(config.get("text_config") or {})}
+    held = [array for net, _ in nets for array in arrays(net)]
+    text = {**config, **(LLAMA if eyes else {}), **(config.get("text_config") or {})}
     return Model(
         weights=weights,
         tokenizer=tokenizer,
@@ -78,13 +78,12 @@ def _loaded(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     told = vision.template(path)
     config = load_config(path)
     family = vision.family_of(config)
-    classes = None if family is None else family.text
-    if classes is None:
+    if family is None:
         weights, tokenizer, config = load_weights(
             str(path), tokenizer_config=told, return_config=True
         )
         return weights, tokenizer, config
-    weights, config = load_model(path, get_model_classes=lambda config: classes)
+    weights, config = load_model(path, get_model_classes=lambda config: family.text)
     tokenizer = load_tokenizer(path, told, eos_token_ids=config.get("eos_token_id"))
     return weights, tokenizer, config
 

@@ -67,7 +67,8 @@ def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
     quantised = "quantization" in config or "quantization_config" in config
     width = _WIDTHS.get(dtype, 4 if on_cpu and not quantised else 0)
     taken = sum(one.numbers * width if width and one.width else one.bytes for one in tensors)
-    text = {**config, **_object(config.get("text_config"))}
+    left_out = vision.LLAMA if vision.sees(config) else {}
+    text = {**config, **left_out, **_object(config.get("text_config"))}
     full, window = _layers(text)
     numbers = _numbers(text)
     return Shape(
@@ -81,7 +82,7 @@ def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
         hidden=_first(text, *_HIDDEN),
         inner=_first(text, "intermediate_size", "n_inner", "decoder_ffn_dim"),
         context=_positions(text),
-        pictures=_pictures(config),
+        pictures=_pictures(config, wide=on_cpu and quantised),
     )
 
 
@@ -126,13 +127,17 @@ def _positions(text: Mapping[str, Any]) -> int:
     return _first(text, "max_position_embeddings") or UNKNOWN_CONTEXT
 
 
-def _pictures(config: Mapping[str, Any]) -> int:
-    if config.get("model_type") not in vision.MODEL_TYPES:
+def _pictures(config: Mapping[str, Any], *, wide: bool) -> int:
+    """`wide`: eyes are computed in more bytes than their words."""
+    if not vision.sees(config):
         return 0
     tower = _object(config.get("vision_config"))
     patches = (_first(tower, "image_size") // (_first(tower, "patch_size") or 1)) ** 2 + 1
-    numbers = 6 * _first(tower, *_HIDDEN) + 2 * _first(tower, "intermediate_size") + patches
-    return vision.KEPT + _DECODING * MAX_PIXELS + 4 * patches * numbers
+    hidden, inner = _first(tower, *_HIDDEN), _first(tower, "intermediate_size")
+    looking = 4 * patches * (6 * hidden + 2 * inner + patches)
+    layers = _first(tower, "num_hidden_layers") if wide else 0
+    wider = layers * 2 * hidden * (4 * hidden + 2 * inner)
+    return vision.KEPT + _DECODING * MAX_PIXELS + looking + wider
 
 
 def _first(text: Mapping[str, Any], *names: str) -> int:

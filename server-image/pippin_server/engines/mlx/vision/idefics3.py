@@ -14,19 +14,11 @@ import mlx.nn as nn
 from mlx_lm.models import llama
 
 from ...base import Shown
+from . import LLAMA
 from .eyes import Eyes, Levels, Plan, Steps
 from .resizing import FILTERS, Pixels, resized
 from .tower import Shape, Tower
 
-#: What Hugging Face's configs leave out.
-_LLAMA = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "intermediate_size": 11008,
-    "num_attention_heads": 32,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": 32000,
-}
 _TEXT = ("model.text_model.", "language_model.")
 #: Pixels of a picture's longer side, at most, whatever a config says.
 _LONGEST = 4096
@@ -38,8 +30,8 @@ _AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
 class TextArgs(llama.ModelArgs):  # type: ignore[misc]
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> llama.ModelArgs:
-        told = {"model_type": "llama", **_LLAMA, **params["text_config"]}
-        return llama.ModelArgs.from_dict({**told, "tie_word_embeddings": False})
+        told = {**LLAMA, **params["text_config"], "tie_word_embeddings": False}
+        return llama.ModelArgs.from_dict(told)
 
 
 class Text(llama.Model):  # type: ignore[misc]
@@ -102,7 +94,7 @@ class Idefics3(Eyes):
         """Raises KeyError and ValueError for what does not fit together."""
         shape = Shape.of(config["vision_config"], sums=False)
         factor = config["scale_factor"]
-        text = {**_LLAMA, **config["text_config"]}
+        text = {**LLAMA, **config["text_config"]}
         self.token = config["image_token_id"]
         self.net = _Net(shape, factor, text["hidden_size"])
         self._layers = shape.layers

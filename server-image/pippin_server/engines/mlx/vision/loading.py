@@ -10,8 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models import mistral3
 
-from . import MODEL_TYPES, idefics3
+from . import MODEL_TYPES, idefics3, llava, sees
 from .eyes import Eyes
 from .tower import as_product
 
@@ -20,27 +21,32 @@ _MOST = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`text`: the classes of its language model, where mlx_lm has none; `named`: how the eyes' own
-    weights are called in its files, without what stands before them."""
+    """`text`: the classes of its language model, for mlx_lm; `named`: how the eyes' own weights are
+    called in its files, without what stands before them."""
 
     make: Callable[[Mapping[str, Any], Mapping[str, Any]], Eyes]
     named: tuple[str, ...]
-    text: tuple[type, type] | None = None
+    text: tuple[type, type]
 
 
 _IDEFICS3 = Family(
     idefics3.Idefics3, ("vision_model.", "connector."), (idefics3.Text, idefics3.TextArgs)
 )
-_FAMILIES = {"idefics3": _IDEFICS3, "smolvlm": _IDEFICS3}
+_LLAVA = Family(
+    llava.Llava, ("vision_tower.", "multi_modal_projector."), (mistral3.Model, llava.TextArgs)
+)
+_FAMILIES = {"idefics3": _IDEFICS3, "smolvlm": _IDEFICS3, "llava": _LLAVA}
 
 
 def family_of(config: Mapping[str, Any]) -> Family | None:
-    return _FAMILIES.get(str(config.get("model_type")))
+    return _FAMILIES[config["model_type"]] if sees(config) else None
 
 
 def blindness(config: Mapping[str, Any]) -> str:
     """Why a model of no such family is shown no pictures."""
     kind = config.get("model_type")
+    if sees(config):
+        return "the weights of this model's eyes are not in its files: send text only"
     if "vision_config" not in config:
         return "this model reads no pictures: send text only, or serve a model that sees"
     return (
@@ -58,11 +64,15 @@ def template(path: Path) -> dict[str, Any]:
     return {"chat_template": beside} if beside and not told else {}
 
 
-def load(path: Path, config: Mapping[str, Any], family: Family, tokenizer: Any) -> Eyes:
-    """Not evaluated yet. Raises KeyError and ValueError for what does not fit together."""
+def load(path: Path, config: Mapping[str, Any], tokenizer: Any) -> Eyes | None:
+    """Not evaluated yet; None: there are none in the files, as when only words were converted.
+    Raises KeyError and ValueError for what does not fit together."""
+    family = family_of(config)
+    found = {} if family is None else _weights(path, family)
+    if family is None or not found:
+        return None
     eyes = family.make(config, _preprocessor(path))
     eyes.mark = tokenizer.convert_ids_to_tokens(eyes.token)
-    found = _weights(path, family)
     if quantised := config.get("quantization"):
         nn.quantize(
             eyes.net,
@@ -79,7 +89,7 @@ def _weights(path: Path, family: Family) -> dict[str, mx.array]:
     for file in sorted(path.glob("*.safetensors")):
         loaded: Any = mx.load(str(file))
         for name, weight in loaded.items():
-            name = name.removeprefix("model.")
+            name = name.removeprefix("model.").replace("_tower.vision_model.", "_tower.", 1)
             if name.startswith(family.named) and not name.endswith("position_ids"):
                 found[name] = as_product(weight) if "patch_embedding" in name else weight
     return found

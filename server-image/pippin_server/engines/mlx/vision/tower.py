@@ -8,7 +8,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from ..whisper import lanes
 from .eyes import Steps
@@ -157,21 +156,10 @@ class Tower(nn.Module):  # type: ignore[misc]
         positions = its.position_embedding.weight.dtype
         x: mx.array = its.patch_embedding(patches.astype(positions))
         if not shape.sums:
-            placed: mx.array = x + its.position_embedding(mx.array(_places(side)))
-            return placed
+            return x + its.position_embedding.weight
         x = mx.concatenate([mx.broadcast_to(its.class_embedding, (1, 1, shape.hidden)), x], axis=1)
         normed: mx.array = self.pre_layrnorm(x + its.position_embedding.weight)
         return normed
-
-
-def _places(side: int) -> Any:
-    """Of each patch, in the way that these towers were trained: by fractions of the tile's side
-    that are counted out in 32 bits, where some fall into the place before their own."""
-    step = np.float32(1.0) / np.float32(side)
-    fractions = np.minimum(np.arange(side, dtype=np.float32) * step, np.float32(1.0 - 1e-6))
-    bounds = np.arange(1 / side, 1.0, 1 / side).astype(np.float32)
-    line = np.searchsorted(bounds, fractions, side="right")
-    return (line[:, None] * side + line[None]).reshape(-1)
 
 
 def as_product(weight: mx.array) -> mx.array:
