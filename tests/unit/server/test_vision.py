@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy
 import pytest
+from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
 
 from pippin_contract.serverconfig import PromptCacheConfig
@@ -266,6 +268,31 @@ def test_other_files_of_the_same_model_are_read_too(path: Path, tmp_path: Path) 
     tokens, (look,) = other.prompt("what", picture, "is this")
     other.see(look, picture)
     assert look.vectors[0, :4].tolist() == pytest.approx(SMOLVLM.first, abs=2e-4)
+
+
+def test_quantised_models_see_nearly_the_same(path: Path, tmp_path: Path) -> None:
+    """Words and eyes in eight bits, as far as their rows can be cut into groups."""
+    model = load(path, Args())
+    assert model.eyes is not None
+    found: dict[str, mx.array] = {}
+    for net, beginning in ((model.weights, "language_model."), (model.eyes.net, "")):
+        nn.quantize(net, 32, 8, class_predicate=lambda _, one: _can_be_cut(one))
+        found |= {beginning + name: one for name, one in tree_flatten(net.parameters())}
+    there = tinyvision.make(tmp_path / "there")
+    (there / "model.safetensors").unlink()
+    mx.save_safetensors(str(there / "model.safetensors"), found)
+    config = json.loads((there / "config.json").read_text())
+    config["quantization"] = {"group_size": 32, "bits": 8}
+    (there / "config.json").write_text(json.dumps(config))
+    eyes, picture = opened(there), shown(png(1))
+    _, (look,) = eyes.prompt("what", picture)
+    eyes.see(look, picture)
+    assert look.vectors[0, :4].tolist() == pytest.approx(SMOLVLM.first, abs=0.1)
+    assert look.vectors[0, :4].tolist() != pytest.approx(SMOLVLM.first, abs=1e-4)
+
+
+def _can_be_cut(module: Any) -> bool:
+    return isinstance(module, nn.Linear) and module.weight.shape[-1] % 32 == 0
 
 
 @pytest.mark.parametrize("broken", ["weights", "preprocessor"])
