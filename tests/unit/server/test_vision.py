@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from pippin_contract.serverconfig import PromptCacheConfig
 from pippin_edge.errors import BadRequest
+from pippin_server.engines.adapters import describe
 from pippin_server.engines.base import LoadFailed, Message, Prompt, PromptRefused, Sampling, Shown
 from pippin_server.engines.mlx import shape
 from pippin_server.engines.mlx.args import Args
@@ -38,7 +39,7 @@ from pippin_server.engines.mlx.vision.resizing import resized
 from pippin_server.engines.mlx.vision.seeing import Seeing
 from pippin_server.hardware.budget import Budget
 from pippin_server.openai.shown import MAX_BYTES, ImagePart
-from support import pictures, tinymodel, tinyvision
+from support import adapters, pictures, tinymodel, tinyvision
 from support.pictures import png
 
 
@@ -351,6 +352,35 @@ def test_the_oldest_goes_first() -> None:
     gc.collect()
     assert gallery.look(shown(b"a"), plan).vectors is not None
     assert gallery.look(shown(b"b"), plan).vectors is None
+
+
+def test_an_adapter_that_was_trained_with_the_pictures_finds_the_words(
+    path: Path, tmp_path: Path
+) -> None:
+    eyes = opened(path)
+    batch, picture = a_batch(eyes), shown(png(1))
+    number = batch.adapt(
+        describe(adapters.peft(tmp_path / "adapter", tinymodel_of(path, tmp_path)))
+    )
+    tokens, looks = eyes.prompt("what", picture, "is this")
+    eyes.see(looks[0], picture)
+    sampling = Sampling(temperature=0, max_tokens=8)
+    for ticket, adapter in enumerate((0, number)):
+        batch.add(ticket, Job(tokens, 8, sampling, adapter=adapter, looks=looks))
+    texts = ["", ""]
+    while batch.size:
+        for ticket, event in batch.step():
+            texts[ticket] += event.text
+    assert texts[0] != texts[1]
+
+
+def tinymodel_of(path: Path, there: Path) -> Path:
+    """The words' part of a model that sees, under the names that it has there."""
+    weights = load_file(path / "model.safetensors")
+    words = {name: one for name, one in weights.items() if "text_model" in name}
+    (there / "words").mkdir()
+    save_file(words, there / "words" / "model.safetensors")
+    return there / "words"
 
 
 def a_batch(eyes: Opened) -> MlxBatcher:

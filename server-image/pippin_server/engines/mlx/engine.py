@@ -244,6 +244,8 @@ class MlxEngine(Adaptable):
     async def close(self) -> None:
         if self._worker is not None:
             await self._worker.close()
+        if self._showing is not None:
+            self._showing.close()
         # The model is gone with its thread; these are what else holds on to parts of it.
         self._tokens = self._cache = self._batcher = self._showing = None
         self._tokenizing.shutdown(wait=False, cancel_futures=True)

@@ -19,6 +19,8 @@ _PEFT = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])
 _MLX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ab])\Z")
 #: Where mlx_lm keeps the text's part of a model that also sees, and others do not, or before.
 _TEXT = "language_model."
+#: What Hugging Face calls it in others, where it has a module of its own for it here.
+_WORDS = "model.text_model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _place(modules: Mapping[str, Any], name: str, part: Part) -> str:
 def _spellings(name: str) -> Iterator[str]:
     yield name
     yield _TEXT + name
-    for beginning in (_TEXT, "model." + _TEXT):
+    for beginning in (_TEXT, "model." + _TEXT, _WORDS):
         if name.startswith(beginning):
             rest = name.removeprefix(beginning)
             yield from (rest, "model." + rest, f"{_TEXT}model.{rest}")

@@ -7,7 +7,7 @@ source that lie together, so a block of rows is one small matrix product: exact 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -49,33 +49,49 @@ FILTERS: dict[int, tuple[float, Callable[[_Numbers], _Numbers]]] = {
 
 
 def resized(pixels: Pixels, height: int, width: int, kind: int) -> Pixels:
+    # Colour by colour: what lies together is read together.
+    planes = [np.ascontiguousarray(pixels[:, :, colour]) for colour in range(pixels.shape[2])]
     if width != pixels.shape[1]:
-        pixels = _rows(pixels.transpose(1, 0, 2), width, kind).transpose(1, 0, 2)
+        planes = [_columns(plane, width, kind) for plane in planes]
     if height != pixels.shape[0]:
-        pixels = _rows(pixels, height, kind)
-    return np.ascontiguousarray(pixels)
+        planes = [_rows(plane, height, kind) for plane in planes]
+    return np.stack(planes, axis=-1)
 
 
-def _rows(pixels: Pixels, count: int, kind: int) -> Pixels:
+def _rows(plane: Pixels, count: int, kind: int) -> Pixels:
     """So many rows of the same length."""
-    _, length, colours = pixels.shape
-    first, weights = _weights(pixels.shape[0], count, kind)
-    made = np.empty((count, length, colours), dtype=np.uint8)
+    made = np.empty((count, plane.shape[1]), dtype=np.uint8)
+    for here, there, band in _bands(plane.shape[0], count, kind):
+        made[here] = _whole(band @ plane[there].astype(np.float64))
+    return made
+
+
+def _columns(plane: Pixels, count: int, kind: int) -> Pixels:
+    made = np.empty((plane.shape[0], count), dtype=np.uint8)
+    for here, there, band in _bands(plane.shape[1], count, kind):
+        made[:, here] = _whole(plane[:, there].astype(np.float64) @ band.T)
+    return made
+
+
+def _whole(summed: _Numbers) -> _Numbers:
+    """Rounded, in a byte."""
+    summed += 0.5
+    np.floor(summed, out=summed)
+    return np.clip(summed, 0, 255, out=summed)
+
+
+def _bands(source: int, count: int, kind: int) -> Iterator[tuple[slice, slice, _Numbers]]:
+    """Which of the result are made of which of the source, and by which matrix."""
+    first, weights = _weights(source, count, kind)
     taps = weights.shape[1]
     for begin in range(0, count, _BLOCK):
         end = min(begin + _BLOCK, count)
-        low, high = int(first[begin]), min(int(first[end - 1]) + taps, pixels.shape[0])
+        low, high = int(first[begin]), min(int(first[end - 1]) + taps, source)
         band = np.zeros((end - begin, high - low + taps))
         for row in range(begin, end):
             at = int(first[row]) - low
             band[row - begin, at : at + taps] = weights[row]
-        source = pixels[low:high].reshape(high - low, -1).astype(np.float64)
-        summed = band[:, : high - low] @ source
-        summed += 0.5
-        np.floor(summed, out=summed)
-        np.clip(summed, 0, 255, out=summed)
-        made[begin:end] = summed.reshape(end - begin, length, colours)
-    return made
+        yield slice(begin, end), slice(low, high), band[:, : high - low]
 
 
 def _weights(source: int, count: int, kind: int) -> tuple[npt.NDArray[np.int64], _Numbers]:

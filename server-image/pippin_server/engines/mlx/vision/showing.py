@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,8 @@ class Showing:
         self._gallery = gallery
         self._worker = worker
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        #: Whole pictures are large.
-        self._decoding = asyncio.Lock()
+        # One at a time, also when who asked has left: whole pictures are large.
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="pippin-pictures")
 
     def looks(self, prompt: Prompt) -> tuple[Look, ...]:
         """At each of its pictures; nothing is decoded."""
@@ -43,13 +44,16 @@ class Showing:
 
     async def _see(self, shown: Shown, look: Look) -> None:
         if look.vectors is None and look.tiles is None:
-            async with self._decoding:
-                look.tiles = await asyncio.to_thread(self._cut, shown, look)
+            loop = asyncio.get_running_loop()
+            look.tiles = await loop.run_in_executor(self._decoding, self._cut, shown, look)
         async with aclosing(self._worker.run(look)) as answer:
             async for _ in answer:
                 pass
         if look.vectors is None:
             raise EngineStopped("the picture was not looked at")
+
+    def close(self) -> None:
+        self._decoding.shutdown(wait=False, cancel_futures=True)
 
     def _cut(self, shown: Shown, look: Look) -> list[object]:
         return list(self._eyes.tiles(decoded(shown), look.plan))
