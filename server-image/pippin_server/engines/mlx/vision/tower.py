@@ -156,7 +156,8 @@ class Tower(nn.Module):  # type: ignore[misc]
         positions = its.position_embedding.weight.dtype
         x: mx.array = its.patch_embedding(patches.astype(positions))
         if not shape.sums:
-            return x + its.position_embedding.weight
+            placed: mx.array = x + its.position_embedding.weight
+            return placed
         x = mx.concatenate([mx.broadcast_to(its.class_embedding, (1, 1, shape.hidden)), x], axis=1)
         normed: mx.array = self.pre_layrnorm(x + its.position_embedding.weight)
         return normed
