@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import jwt
@@ -12,6 +13,7 @@ import pytest
 
 from support.eventually import eventually
 from support.gateway import Running, key_object, model_object, new_key, pod_object
+from support.pictures import asked, png
 from support.servers import echo_config, serving
 from support.upstreams import Turn, answer, good, upstream
 
@@ -263,3 +265,18 @@ async def test_calls_of_functions_and_their_answers_pass(gateway: Running, tmp_p
         words = [part.choices[0].delta.content or "" async for part in stream]
     assert (said["content"], call["function"]) == (None, {"name": "look", "arguments": "{}"})
     assert "".join(words) == "it is blue"
+
+
+async def test_a_picture_in_a_chat_reaches_the_replica_as_it_was_sent(
+    gateway: Running, tmp_path: Path
+) -> None:
+    config = echo_config(served_name="qwen")
+    shown = png(7, 400, 300)
+    async with serving(tmp_path, config) as server, client(gateway) as ai:
+        gateway.route(int(server.url.rpartition(":")[2]))
+        made = await ai.chat.completions.create(model="qwen", messages=asked("look:", shown))
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ai.chat.completions.create(model="qwen", messages=asked("look:", shown[:20]))
+    digest = sha256(shown).hexdigest()[:8]
+    assert made.choices[0].message.content == f"look:\n[png 400x300 {digest}]"
+    assert refused.value.param == "messages.0.content.1.image_url.url"
