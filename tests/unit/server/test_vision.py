@@ -451,7 +451,9 @@ def test_a_family_that_is_served_for_text_only_says_why(tmp_path: Path) -> None:
             name = f"language_model.model.layers.{layer}.self_attn.{part}_proj.bias"
             qwen[name] = numpy.zeros(width, numpy.float32)
     save_file(qwen, there / "model.safetensors", metadata={"format": "pt"})
-    tokens = Tokens(load(there, Args()))
+    model = load(there, Args())
+    assert (model.context_length, model.vocabulary) == (512, 512)
+    tokens = Tokens(model)
     assert tokens.encode(Prompt(messages=(Message("user", "hello"),)))
     seen = shown(png(1), where="messages.0.content.0.image_url.url")
     with pytest.raises(PromptRefused, match="qwen2_vl are served for text only") as refused:
