@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pippin_server.engines.base import Call, Function, Message, Tools
+from pippin_server.engines.base import Call, Function, Message, Shown, Tools
 from pippin_server.engines.mlx.turns import Form, offered, turns
 
 LOOK = Call("look", '{"at": "sky"}', "call_1")
@@ -48,3 +48,20 @@ def test_tools_are_told_without_what_is_not_for_the_model() -> None:
     told = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
     assert offered(Tools((look,))) == [{"type": "function", "function": told}]
     assert offered(None) is None
+
+
+def test_words_and_pictures_come_in_their_order_in_the_form_that_the_template_reads() -> None:
+    shown = Shown(b"", "png", 1, 2, 2, coarse=False, where="")
+    said = [Message("user", "what\nis it", parts=("what", shown, "is it")), Message("user", "")]
+    first, nothing = turns(said, Form(parts=True))
+    assert first["content"] == [
+        {"type": "text", "text": "what"},
+        {"type": "image"},
+        {"type": "text", "text": "is it"},
+    ]
+    # Some templates look at the first part, whatever there is.
+    assert nothing["content"] == [{"type": "text", "text": ""}]
+    assert [turn["content"] for turn in turns(said, Form(mark="<image>"))] == [
+        "what\n<image>\nis it",
+        "",
+    ]

@@ -49,7 +49,7 @@ def turns(
 
 
 def _content(message: Message, form: Form) -> str | list[dict[str, str]]:
-    parts = message.parts or ((message.content,) if message.content else ())
+    parts = message.parts or (message.content,)
     if form.parts:
         return [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
