@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""The gateway's own process beside nginx on the same work: rate, CPU, delay, streams, memory.
+"""The gateway's own process beside its peers on the same work: rate, CPU, delay, streams, memory.
 
-    bench_gateway.py [--seconds 4] [--rounds 3] [--nginx PATH] [--shapes json-sat,sse-512]
+    bench_gateway.py [--seconds 4] [--rounds 3] [--shapes json-sat,sse-512] [--python PATH]
+                     [--nginx PATH] [--litellm PATH] [--vllm-router PATH]
 
 Server under test on core 0, upstream and load on core 1. The gateway runs whole: its watches are
 fed by an API server of a few lines in here, one model, one key with a limit, access log into a
 pipe that is read. Absolute numbers mean nothing elsewhere: look at the ratios of one run.
-Needs a C compiler; without nginx the ratios are left out.
+Needs a C compiler. Peers are found on PATH or where they are said to be, each in an environment of
+its own; those that are not there are left out. `--python`: another Python for the gateway, which
+has what it imports.
 """
 
 from __future__ import annotations
@@ -24,9 +27,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ from pippin_contract import apikeys, native, wire  # noqa: E402
 from support.gateway_process import configured  # noqa: E402 - found by the path above
 
 TOOLS = HERE / "gateway"
+sys.path[:0] = [str(TOOLS)]
+
+from peers import PEERS, Place, pinned, process, wait_for  # noqa: E402 - found by the path above
+
 #: name -> connections, requests a second (0: as many as go), microseconds between events (-1: none)
 SHAPES = {
     "json-100": (32, 100, -1),
@@ -47,23 +51,8 @@ SHAPES = {
     "sse-sat": (16, 0, 0),
     "sse-512": (512, 0, 20_000),
 }
-NGINX = """
-daemon off; worker_processes 1; error_log stderr error; pid nginx.pid;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t;
-  uwsgi_temp_path t; scgi_temp_path t;
-  upstream up {{ server 127.0.0.1:{upstream}; keepalive 512; }}
-  keepalive_requests 100000000; client_body_buffer_size 64k;
-  map_hash_bucket_size 256;
-  map $http_authorization $tenant {{ default ""; "Bearer {key}" "t1"; }}
-  limit_req_zone $tenant zone=k:10m rate=100000r/s;
-  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{
-    if ($tenant = "") {{ return 401; }} limit_req zone=k burst=10000 nodelay;
-    proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
-    proxy_set_header X-Tenant $tenant; proxy_buffering off; }} }}
-}}
-"""
+#: Shapes of the peers that are asked for less, being slower by far.
+GENTLE = ("json-100", "json-sat", "sse-64")
 
 
 def free_port() -> int:
@@ -140,26 +129,8 @@ def api_server(held: dict[str, list[dict[str, Any]]]) -> http.server.ThreadingHT
     return server
 
 
-def pinned(core: int, *command: str) -> list[str]:
-    taskset = shutil.which("taskset")
-    return [taskset, "-c", str(core), *command] if taskset else list(command)
-
-
 @contextlib.contextmanager
-def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    running = subprocess.Popen(command, **options)
-    try:
-        yield running
-    finally:
-        running.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.wait(5)
-        running.kill()
-        running.wait()
-
-
-@contextlib.contextmanager
-def gateway(work: Path, api: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def gateway(python: str, work: Path, api: int, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """As in a Pod of the embedded cluster."""
     kubeconfig = work / "kubeconfig"
     server = f"http://127.0.0.1:{api}"
@@ -179,40 +150,13 @@ def gateway(work: Path, api: int, port: int) -> Iterator[subprocess.Popen[bytes]
         native.port_variable(wire.HTTP_PORT_NAME): str(port),
         **configured(work),
     }
-    command = pinned(0, sys.executable, "-m", "pippin_gateway", "run")
+    command = pinned(0, python, "-m", "pippin_gateway", "run")
     with (
         process(pinned(1, "cat"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader,
         process(command, env=environ, stdout=reader.stdin) as running,
     ):
         wait_for(f"http://127.0.0.1:{port}/ready")
         yield running
-
-
-@contextlib.contextmanager
-def nginx(work: Path, program: str, upstream: int, port: int, key: str) -> Iterator[int]:
-    """The floor: one worker that checks a key and a rate."""
-    (work / "nginx.conf").write_text(NGINX.format(upstream=upstream, port=port, key=key))
-    with process(
-        pinned(0, program, "-p", str(work), "-c", "nginx.conf", "-e", "stderr")
-    ) as running:
-        wait_for(f"http://127.0.0.1:{port}/")
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
-        yield int(children.split()[0])
-
-
-def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=1)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code == 401:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit(f"nothing answers at {url}")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -223,6 +167,12 @@ def cpu_seconds(pid: int) -> float:
 def pss_mib(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def memory(targets: list[tuple[str, int, int | None]], when: str) -> None:
+    """Of one process each: a peer's helpers are not counted."""
+    sizes = [f"{who} {pss_mib(pid):.0f}" for who, _, pid in targets if pid is not None]
+    print(f"memory {when}, MiB PSS: {', '.join(sizes)}")
 
 
 def measured(load: list[str], pid: int | None) -> dict[str, float]:
@@ -246,7 +196,7 @@ def table(results: dict[tuple[str, str], list[dict[str, float]]], shapes: list[s
     columns += ["cpu_us_per_request", "cpu_us_per_event", "errors"]
     print(f"{'':22}" + "".join(f"{name:>19}" for name in columns))
     for shape in shapes:
-        for who in ("direct", "nginx", "gateway"):
+        for who in ("direct", *PEERS, "gateway"):
             if (row := median.get((who, shape))) is not None:
                 cells = "".join(f"{row.get(name, float('nan')):19.3f}" for name in columns)
                 print(f"{shape + ' ' + who:22}{cells}")
@@ -262,19 +212,27 @@ def ratios(median: dict[tuple[str, str], dict[str, float]], shapes: list[str]) -
         ]
         if SHAPES[shape][2] >= 0:
             words = [f"delivered {mine['events_s'] / floor['events_s']:.0%} of direct"]
-        if (peer := median.get(("nginx", shape))) is not None:
-            words.append(f"req/s {mine['req_s'] / peer['req_s']:.2f} of nginx")
-            if mine["events"]:
-                per_event = mine["cpu_us_per_event"] / max(0.01, peer["cpu_us_per_event"])
-                words.append(f"CPU an event {per_event:.1f}x nginx")
+        for name in PEERS:
+            if (peer := median.get((name, shape))) is not None:
+                words += beside(mine, name, peer)
         print(f"{shape}: " + "; ".join(words))
+
+
+def beside(mine: dict[str, float], name: str, peer: dict[str, float]) -> list[str]:
+    """What the gateway does and takes, against a peer."""
+    words = [f"req/s {mine['req_s'] / max(0.01, peer['req_s']):.2f} of {name}"]
+    cost = "cpu_us_per_event" if mine["events"] else "cpu_us_per_request"
+    share = mine[cost] / max(0.01, peer[cost])
+    return [*words, f"CPU {'an event' if mine['events'] else 'a request'} {share:.2f}x {name}"]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--nginx", default=shutil.which("nginx"))
+    parser.add_argument("--python", default=sys.executable)
+    for name, (program, _) in PEERS.items():
+        parser.add_argument(f"--{program}", dest=name, default=shutil.which(program))
     parser.add_argument("--shapes", default=",".join(SHAPES))
     return parser.parse_args()
 
@@ -289,29 +247,30 @@ def main() -> None:
             subprocess.run(
                 ["cc", "-O2", "-o", str(work / tool), str(TOOLS / f"{tool}.c")], check=True
             )
-        up, mine, theirs = free_port(), free_port(), free_port()
+        up, mine = free_port(), free_port()
         stack.enter_context(process(pinned(1, str(work / "upstream"), str(up))))
         wait_for(f"http://127.0.0.1:{up}/")
-        api = api_server(objects(up, key))
-        ours = stack.enter_context(gateway(work, api.server_address[1], mine))
-        targets: list[tuple[str, int, int | None]] = [
-            ("direct", up, None),
-            ("gateway", mine, ours.pid),
-        ]
-        if options.nginx:
-            peer = stack.enter_context(nginx(work, options.nginx, up, theirs, key.key))
-            targets.insert(1, ("nginx", theirs, peer))
-        print(f"memory at rest: gateway {pss_mib(ours.pid):.0f} MiB PSS")
+        api = api_server(objects(up, key)).server_address[1]
+        ours = stack.enter_context(gateway(options.python, work, api, mine))
+        targets: list[tuple[str, int, int | None]] = [("direct", up, None)]
+        for name, (_, peer) in PEERS.items():
+            if program := getattr(options, name):
+                at = Place(work, up, free_port(), key.key)
+                targets.append((name, at.port, stack.enter_context(peer(program, at))))
+        targets.append(("gateway", mine, ours.pid))
+        memory(targets, "at rest")
         results: dict[tuple[str, str], list[dict[str, float]]] = {}
         for _ in range(options.rounds):
             for shape in shapes:
                 for who, port, pid in targets:
+                    if shape not in GENTLE and who in ("litellm", "vllm_router"):
+                        continue
                     connections, rate, gap = SHAPES[shape]
                     numbers = map(str, (connections, options.seconds, rate, gap))
                     load = [str(work / "load"), str(port), key.key, *numbers]
                     results.setdefault((who, shape), []).append(measured(load, pid))
         table(results, shapes)
-        print(f"memory after: gateway {pss_mib(ours.pid):.0f} MiB PSS")
+        memory(targets, "after")
 
 
 if __name__ == "__main__":
