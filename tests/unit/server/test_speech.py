@@ -210,6 +210,23 @@ def test_the_same_recording_is_written_down_the_same_again(model: Model) -> None
     assert passages(model, *asked) == passages(model, *asked)
 
 
+def test_no_text_is_longer_than_the_model_was_taught(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said before, and what is asked for, are a part of it."""
+    lengths, read = [], net.Whisper.read
+
+    def watched(
+        of: net.Whisper, tokens: list[int], memory: list[net.Memory], heard: list[net.Pair]
+    ) -> mx.array:
+        lengths.append(len(memory[0]) + len(tokens))
+        return read(of, tokens, memory, heard)
+
+    monkeypatch.setattr(net.Whisper, "read", watched)
+    passages(model, a_tone(2.3), Hearing("en", prompt="Ann and Ben and Cem and Dan and Eve"))
+    assert max(lengths) == tinywhisper.TARGETS
+
+
 def test_recordings_take_turns_a_window_each_and_who_leaves_is_gone(model: Model) -> None:
     ears = Ears(model)
     for ticket, seconds in ((1, 1.3), (2, 1.3), (3, 900.0)):

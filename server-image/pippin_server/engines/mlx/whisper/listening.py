@@ -128,7 +128,8 @@ class Listening:
         logits = np.array(net.read(read, memory, heard))
         if words.no_speech is not None:
             made.no_speech = float(np.exp(logprobs(logits[len(before)])[words.no_speech]))
-        while len(made.tokens) < half:
+        room = min(half, self._model.limit - len(read))
+        while len(made.tokens) < room:
             token = self._chosen(logits[-1], made)
             if token == words.end:
                 break
