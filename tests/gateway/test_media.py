@@ -115,8 +115,8 @@ async def test_a_recording_is_heard_in_every_form(world: World) -> None:
         assert str(await hear(response_format="text")) == numbers + "\n"
         assert "00:00:10,000 --> 00:00:12,300" in str(await hear(response_format="srt"))
         assert str(await hear(response_format="vtt")).startswith("WEBVTT\n\n")
-        verbose = await hear(response_format="verbose_json")
-        assert (verbose.duration, len(verbose.segments)) == (12.3, 2)
+        verbose = await hear(response_format="verbose_json", timestamp_granularities=["word"])
+        assert (verbose.duration, len(verbose.words)) == (12.3, 13)
         events = [event async for event in await hear(stream=True)]
     assert events[-1].text == numbers
     assert "".join(event.delta for event in events[:-1]) == numbers

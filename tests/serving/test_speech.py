@@ -69,7 +69,10 @@ async def test_speech_is_written_down_with_its_times_while_the_server_tells_its_
     async with client_of(whisper) as client:
         asked = asyncio.create_task(
             client.audio.transcriptions.create(
-                model="tiny", file=file, response_format="verbose_json"
+                model="tiny",
+                file=file,
+                response_format="verbose_json",
+                timestamp_granularities=["word", "segment"],
             )
         )
         told = 0
@@ -89,6 +92,18 @@ async def test_speech_is_written_down_with_its_times_while_the_server_tells_its_
     assert made.language == "en"
     assert made.usage is not None
     assert (made.usage.type, made.usage.seconds) == ("duration", 40)
+    check_words(made, speech.spans(second))
+
+
+def check_words(made: Any, numbers: list[tuple[float, float]]) -> None:
+    """`numbers`: where they are heard, 32 seconds before."""
+    assert [words(one.word) for one in made.words] == words(made.text).split()
+    times = [time for one in made.words for time in (one.start, one.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] and times[-1] <= made.duration
+    counted = made.words[-len(NUMBERS) :]
+    middles = [(one.start + one.end) / 2 for one in counted]
+    assert middles == pytest.approx([32 + sum(one) / 2 for one in numbers], abs=0.45)
 
 
 @pytest.mark.parametrize("codec", speech.CODECS)
@@ -112,6 +127,27 @@ async def test_a_transcript_has_every_form(ear: Running) -> None:
     assert all(one["tokens"] and one["avg_logprob"] < 0 for one in verbose["segments"])
     assert forms["vtt"].text.count(" --> ") == len(verbose["segments"])
     assert forms["srt"].text.startswith("1\n00:00:")
+
+
+@pytest.mark.parametrize("asked", [["word"], ["word", "segment"]])
+async def test_words_have_times_where_they_are_asked_for(ear: Running, asked: list[str]) -> None:
+    file = {"file": speech.wav(speech.tone(2.5))}
+    data = {"model": "tiny", "language": "en", "response_format": "verbose_json"}
+    async with ear.client() as client:
+        plain = (await client.post(HEAR, data=data, files=file)).json()
+        more = {"timestamp_granularities[]": asked}
+        timed = (await client.post(HEAR, data={**data, **more}, files=file)).json()
+    assert "words" not in plain
+    assert timed["text"] == plain["text"]
+    assert ("segments" in timed) == ("segment" in asked)
+    found = timed["words"]
+    assert "".join("".join(one["word"] for one in found).split()) == "".join(plain["text"].split())
+    times = [one[name] for one in found for name in ("start", "end")]
+    assert times == sorted(times)
+    assert 0 <= times[0] and times[-1] <= 2.5
+    for one in timed.get("segments", []):
+        within = [word for word in found if one["start"] <= word["start"] < one["end"]]
+        assert within and within[-1]["end"] <= one["end"]
 
 
 async def test_passages_come_as_a_stream(ear: Running) -> None:
@@ -160,7 +196,8 @@ async def test_a_caller_who_leaves_frees_the_slot(ear: Running) -> None:
         "files": {"file": long},
     }
     async with ear.client() as client, client.stream("POST", HEAR, **asked) as answer:
-        assert "transcript.text.delta" in await anext(answer.aiter_lines())
+        lines = answer.aiter_lines()  # kept: one that is dropped hangs up
+        assert "transcript.text.delta" in await anext(lines)
         assert (await ear.metric("pippin_server_requests_in_flight")) == 1
 
     async def idle() -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 HERTZ = 16_000
+#: On average over 20 ms; what is not is a pause.
+LOUD = 130
 HOSPITAL = Path(__file__).parent / "speech/hospital.ogg"
 COUNT = Path(__file__).parent / "speech/count.ogg"
 #: What is said in them.
@@ -44,6 +46,15 @@ def tone(seconds: float) -> Samples:
     """440 Hz."""
     turn = 2 * np.pi * 440 * np.arange(round(seconds * HERTZ)) / HERTZ
     return (10_000 * np.sin(turn)).astype(np.int16)
+
+
+def spans(sound: Samples) -> list[tuple[float, float]]:
+    """From when to when, in seconds, it is loud: words with pauses between them."""
+    step, pause = HERTZ // 50, 8
+    parts = sound[: len(sound) // step * step].reshape(-1, step)
+    loud = np.flatnonzero(np.abs(parts.astype(np.int32)).mean(axis=1) > LOUD)
+    cuts = np.flatnonzero(np.diff(loud) > pause) + 1
+    return [(part[0] / 50, (part[-1] + 1) / 50) for part in np.split(loud, cuts)]
 
 
 def wav(sound: Samples) -> bytes:

@@ -24,9 +24,10 @@ from pippin_server.engines.mlx.fit import Fitting, Wish
 from pippin_server.engines.mlx.whisper import lanes, net, seeking
 from pippin_server.engines.mlx.whisper.batcher import Ears
 from pippin_server.engines.mlx.whisper.job import Heard, Job
-from pippin_server.engines.mlx.whisper.listening import Listening, Model
+from pippin_server.engines.mlx.whisper.listening import Listening
 from pippin_server.engines.mlx.whisper.loading import load
 from pippin_server.engines.mlx.whisper.mel import HERTZ, log_mel
+from pippin_server.engines.mlx.whisper.model import Model
 from pippin_server.engines.mlx.whisper.rules import Rules, choose
 from pippin_server.engines.mlx.whisper.seeking import STEP, Piece
 from pippin_server.engines.mlx.whisper.sound import Sound

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base import Activity, EngineStopped, Loaded, LoadFailed, Progress, PromptRefused
+from ..base import Activity, EngineStopped, Loaded, LoadFailed, Progress
 from ..media import Hearing, Passage, Recording, Transcriber
 from ..worker import Worker
 from .fit import Fitting, settled
@@ -72,11 +72,6 @@ class MlxTranscriber(Transcriber):
         if self._worker is None or self._vocabulary is None:
             raise EngineStopped("the model is not loaded")
         self._vocabulary.check(hearing.language)
-        if hearing.words:
-            raise PromptRefused(
-                "'timestamp_granularities': this engine tells times of segments, not of words",
-                "timestamp_granularities",
-            )
         said = False
         async with aclosing(self._worker.run(Job(recording, hearing))) as answer:
             async for parts in answer:

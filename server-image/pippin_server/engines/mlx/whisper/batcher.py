@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from ...base import EngineError
 from ..loading import translated
 from .job import Heard, Job
-from .listening import Listening, Model, Step
+from .listening import Listening, Step
+from .model import Model
 
 
 class Ears:

@@ -12,10 +12,11 @@ import numpy as np
 from ...media import Hearing, Passage, Recording
 from . import seeking
 from .mel import HERTZ, Floats, log_mel
-from .net import Pair, Whisper
-from .rules import Rules, choose, logprobs
+from .model import Model
+from .net import Pair
+from .rules import choose, logprobs
 from .sound import Sound
-from .vocabulary import Vocabulary
+from .timing import Window, timed
 
 #: Added to the temperature while what comes out is no good: repetitions, or nothing to be sure of.
 _WARMER = 0.2
@@ -30,22 +31,6 @@ _NEVER_THE_SAME = 0x5EED
 
 #: Nothing new, or a window's passages, which may be none.
 Step = tuple[Passage, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """`window`: samples that it hears at once, in `bands`; `limit`: tokens of its context."""
-
-    net: Whisper
-    vocabulary: Vocabulary
-    window: int
-    bands: int
-    limit: int
-
-    @property
-    def rules(self) -> Rules:
-        words = self.vocabulary
-        return Rules(words.end, words.times, words.never, words.never_first, words.latest_first)
 
 
 @dataclass(slots=True)
@@ -92,6 +77,9 @@ class Listening:
                     self._language = self._detect(heard)
                 best = yield from self._best(heard)
                 passages, further = self._passages(best, at, len(samples))
+                if self._hearing.words:
+                    window = Window(heard, at, further)
+                    passages = yield from timed(model, window, passages, self._language)
                 yield passages
                 at += further
         finally:

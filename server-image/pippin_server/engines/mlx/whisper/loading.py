@@ -13,7 +13,8 @@ from ..args import Args
 from ..fit import usable
 from ..loading import accelerated, arrays, as_load_failures, cast
 from . import net, seeking
-from .listening import Model
+from .heads import alignment_heads
+from .model import Model
 from .vocabulary import Vocabulary
 
 
@@ -40,11 +41,12 @@ def load(path: Path, args: Args, wanted: int | None) -> tuple[Model, Facts]:
         cast(weights, config, args, on_cpu)
         mx.eval(weights.parameters())
         vocabulary = Vocabulary(path, config, shape.vocabulary)
+        heads = alignment_heads(path, shape)
     limit = usable(wanted, shape.targets)
     gc.collect()
     gc.freeze()  # nothing of the model is looked at by the collector again
     held = arrays(weights)
-    model = Model(weights, vocabulary, shape.sources * seeking.STEP, shape.bands, limit)
+    model = Model(weights, vocabulary, shape.sources * seeking.STEP, shape.bands, limit, heads)
     languages = str(len(vocabulary.languages) or 1)
     told = {**details, "dtype": str(held[0].dtype), "languages": languages}
     return model, Facts(vocabulary, limit, sum(one.nbytes for one in held), told)

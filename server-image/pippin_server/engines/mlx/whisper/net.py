@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ _RENAMED = (
     (".token_embedding.", ".embed_tokens."),
     (".positional_embedding", ".embed_positions.weight"),
 )
-#: The words' matrix is used twice, and MLX's files may say which heads know when words were said.
-_UNUSED = ("proj_out.", "alignment_heads")
+#: In MLX's files: which heads know when words were said.
+ALIGNMENT_HEADS = "alignment_heads"
+#: The words' matrix is used twice.
+_UNUSED = ("proj_out.", ALIGNMENT_HEADS)
 #: Samples that a filter of the first two layers looks at.
 _KERNEL = 3
 
@@ -81,6 +83,8 @@ class Shape:
 
 #: Keys and values, each rows x heads x length x numbers.
 Pair = tuple[mx.array, mx.array]
+#: Of the decoder: its layer, and its number there.
+Head = tuple[int, int]
 
 
 class Memory:
@@ -124,6 +128,13 @@ class _Attention(nn.Module):  # type: ignore[misc]
         joined: mx.array = self.out_proj(found.transpose(0, 2, 1, 3).reshape(rows, length, -1))
         return joined
 
+    def scores(self, x: mx.array, keys: mx.array, heads: list[int]) -> mx.array:
+        """Where these heads look, as logits: heads x length x what is seen. Of one row."""
+        asked = self._by_head(self.q_proj(x))[0, heads]
+        seen = keys[0, heads].astype(mx.float32)
+        looks: mx.array = (asked.astype(mx.float32) @ seen.swapaxes(1, 2)) * self.scale
+        return looks
+
     def _by_head(self, x: mx.array) -> mx.array:
         rows, length, _ = x.shape
         return x.reshape(rows, length, self.heads, -1).transpose(0, 2, 1, 3)
@@ -144,16 +155,22 @@ class _Layer(nn.Module):  # type: ignore[misc]
     def __call__(
         self, x: mx.array, memory: Memory | None = None, heard: Pair | None = None
     ) -> mx.array:
+        x = self.remember(x, memory)
+        if heard is not None:
+            x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), heard)
+        return self.think(x)
+
+    def remember(self, x: mx.array, memory: Memory | None) -> mx.array:
         y = self.self_attn_layer_norm(x)
         seen = self.self_attn.pair(y)
         if memory is not None:
             seen = memory.add(seen)
         several = memory is not None and x.shape[1] > 1
-        x = x + self.self_attn(y, seen, "causal" if several else None)
-        if heard is not None:
-            x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), heard)
-        x = x + self.fc2(lanes.gelu(self.fc1(self.final_layer_norm(x))))
-        return x
+        return x + self.self_attn(y, seen, "causal" if several else None)
+
+    def think(self, x: mx.array) -> mx.array:
+        further: mx.array = self.fc2(lanes.gelu(self.fc1(self.final_layer_norm(x))))
+        return x + further
 
 
 class _Encoder(nn.Module):  # type: ignore[misc]
@@ -184,6 +201,11 @@ class _Decoder(nn.Module):  # type: ignore[misc]
         self.layers = [_Layer(shape.hidden, heads, hears=True) for _ in range(layers)]
         self.layer_norm = nn.LayerNorm(shape.hidden)
 
+    def embed(self, tokens: list[int], at: int) -> mx.array:
+        positions = mx.arange(at, at + len(tokens))
+        x: mx.array = self.embed_tokens(mx.array([tokens])) + self.embed_positions(positions)
+        return x
+
 
 class Whisper(nn.Module):  # type: ignore[misc]
     """Owned by one thread."""
@@ -208,13 +230,26 @@ class Whisper(nn.Module):  # type: ignore[misc]
     def read(self, tokens: list[int], memory: list[Memory], heard: list[Pair]) -> mx.array:
         """How likely each token of the vocabulary is to follow each of these, as logits."""
         decoder = self.decoder
-        at = len(memory[0])
-        positions = mx.arange(at, at + len(tokens))
-        x = decoder.embed_tokens(mx.array([tokens])) + decoder.embed_positions(positions)
+        x = decoder.embed(tokens, len(memory[0]))
         for layer, own, pair in zip(decoder.layers, memory, heard, strict=True):
             x = layer(x, own, pair)
         logits: mx.array = decoder.embed_tokens.as_linear(decoder.layer_norm(x))[0]
         return logits.astype(mx.float32)
+
+    def looks(
+        self, tokens: list[int], heard: list[Pair], heads: frozenset[Head]
+    ) -> Iterator[mx.array]:
+        """Where heads look at each token of a text, layer by layer, as logits: heads x tokens x
+        steps of 20 ms."""
+        x = self.decoder.embed(tokens, 0)
+        last = max(layer for layer, _ in heads)
+        layers = zip(self.decoder.layers[: last + 1], heard, strict=False)
+        for number, (layer, pair) in enumerate(layers):
+            x = layer.remember(x, Memory())
+            y = layer.encoder_attn_layer_norm(x)
+            if wanted := sorted(head for at, head in heads if at == number):
+                yield layer.encoder_attn.scores(y, pair[0], wanted)
+            x = layer.think(x + layer.encoder_attn(y, pair))
 
 
 def load(path: Path, config: Mapping[str, Any]) -> Whisper:

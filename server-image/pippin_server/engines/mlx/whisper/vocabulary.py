@@ -22,7 +22,7 @@ class Vocabulary:
 
     def __init__(self, path: Path, config: Mapping[str, Any], size: int) -> None:
         """Raises KeyError and ValueError, and OSError."""
-        told = _object(path / "generation_config.json")
+        told = generation(path)
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self.end = self._id("<|endoftext|>")
         self.begin = self._id("<|startoftranscript|>")
@@ -86,6 +86,8 @@ class Vocabulary:
             )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_bytes()) if path.exists() else {}
+def generation(path: Path) -> dict[str, Any]:
+    """What a model's directory says of how it is used."""
+    file = path / "generation_config.json"
+    found = json.loads(file.read_bytes()) if file.exists() else {}
     return found if isinstance(found, dict) else {}
