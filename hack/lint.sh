@@ -6,15 +6,35 @@ set -euo pipefail
 cd "$ROOT"
 PATH=$VENV/bin:$PATH
 
-ruff check
-ruff format --check
-mypy
-mypy hack/docs.py hack/generate-crds.py
-lint-imports --no-logo
-unused=$(vulture | grep -vE "unused (variable|attribute) '.*' \(60%" || true)
-if [ -n "$unused" ]; then die "dead code:" "$unused"; fi
-for schema in vendor.github-workflows custom.github-workflows-require-timeout; do
-  check-jsonschema -q --builtin-schema "$schema" .github/workflows/*.yaml
-done
-mapfile -t scripts < <(find hack -name '*.sh')
-shellcheck -x .ci/run "${scripts[@]}"
+types() {
+  mypy
+  mypy hack/docs.py hack/generate-crds.py
+}
+
+rest() {
+  local unused schema
+  ruff check
+  ruff format --check
+  lint-imports --no-logo
+  unused=$(vulture | grep -vE "unused (variable|attribute) '.*' \(60%" || true)
+  if [ -n "$unused" ]; then die "dead code:" "$unused"; fi
+  for schema in vendor.github-workflows custom.github-workflows-require-timeout; do
+    check-jsonschema -q --builtin-schema "$schema" .github/workflows/*.yaml
+  done
+  mapfile -t scripts < <(find hack -name '*.sh')
+  shellcheck -x .ci/run "${scripts[@]}"
+}
+
+# Types take as long as all the rest, on a core each; what either finds is told.
+told=$(mktemp)
+types >"$told" 2>&1 &
+typing=$!
+finish() {
+  local status=$?
+  wait "$typing" || status=$?
+  cat "$told"
+  rm -f "$told"
+  exit "$status"
+}
+trap finish EXIT
+rest
