@@ -90,7 +90,8 @@ class Family:
     tokenizer: Any
     dialect: Dialect
     guides: Guides
-    marks: frozenset[int]
+    #: Of each token whether it is one of its marks, or the end.
+    rare: Any
     #: Tokens that are often written one after the other.
     habit: list[int]
 
@@ -128,9 +129,9 @@ class Family:
 
     def _drawn(self, allowed: Any, numbers: random.Random) -> int:
         """Marks and the end more often than blindly, so that answers have both, and an end."""
-        tokens = [int(token) for token in numpy.nonzero(allowed)[0]]
-        rare = [token for token in tokens if token == EOS or token in self.marks]
-        return numbers.choice(rare if rare and numbers.random() < 0.4 else tokens)
+        tokens = numpy.flatnonzero(allowed)
+        rare = numpy.flatnonzero(allowed & self.rare)
+        return int(numbers.choice(rare if len(rare) and numbers.random() < 0.4 else tokens))
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +143,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Family]:
         into: Path = tmp_path_factory.mktemp(name) / "model"
         tinymodel.make(into, tinymodel.Shape(marks=marks), template)
         tokenizer = tokenizer_utils.load(into)
-        numbers = frozenset(tokenizer.convert_tokens_to_ids(list(marks)))
+        rare = numpy.zeros(len(tokenizer), dtype=bool)
+        rare[[EOS, *tokenizer.convert_tokens_to_ids(list(marks))]] = True
         guides = Guides(tokenizer, len(tokenizer), [EOS])
         habit = tokenizer.encode(HABITS.get(name, ""), add_special_tokens=False)
-        return Family(tokenizer, Dialect(tokenizer), guides, numbers, habit)
+        return Family(tokenizer, Dialect(tokenizer), guides, rare, habit)
 
     return lambda name: made.get(name) or made.setdefault(name, make(name))
 
