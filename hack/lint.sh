@@ -11,24 +11,7 @@ types() {
   mypy hack/docs.py hack/generate-crds.py
 }
 
-rest() {
-  local unused schema
-  ruff check
-  ruff format --check
-  lint-imports --no-logo
-  unused=$(vulture | grep -vE "unused (variable|attribute) '.*' \(60%" || true)
-  if [ -n "$unused" ]; then die "dead code:" "$unused"; fi
-  for schema in vendor.github-workflows custom.github-workflows-require-timeout; do
-    check-jsonschema -q --builtin-schema "$schema" .github/workflows/*.yaml
-  done
-  mapfile -t scripts < <(find hack -name '*.sh')
-  shellcheck -x .ci/run "${scripts[@]}"
-}
-
-# Types take as long as all the rest, on a core each; what either finds is told.
-told=$(mktemp)
-types >"$told" 2>&1 &
-typing=$!
+# finish: what the types are like is told also when something else is wrong.
 finish() {
   local status=$?
   wait "$typing" || status=$?
@@ -36,5 +19,20 @@ finish() {
   rm -f "$told"
   exit "$status"
 }
+
+# They take as long as all the rest, on a core each.
+told=$(mktemp)
+types >"$told" 2>&1 &
+typing=$!
 trap finish EXIT
-rest
+
+ruff check
+ruff format --check
+lint-imports --no-logo
+unused=$(vulture | grep -vE "unused (variable|attribute) '.*' \(60%" || true)
+if [ -n "$unused" ]; then die "dead code:" "$unused"; fi
+for schema in vendor.github-workflows custom.github-workflows-require-timeout; do
+  check-jsonschema -q --builtin-schema "$schema" .github/workflows/*.yaml
+done
+mapfile -t scripts < <(find hack -name '*.sh')
+shellcheck -x .ci/run "${scripts[@]}"
