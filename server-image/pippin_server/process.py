@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -26,8 +27,6 @@ from pippin_edge.asgi import App
 from pippin_edge.clock import SYSTEM
 
 from . import settings as told
-from . import several
-from .app import Server, Surroundings, create_app
 from .engines import registry
 from .engines.adapters import Adaptable, about
 from .engines.base import LoadFailed, Progress, Transfer
@@ -36,6 +35,10 @@ from .models import adapters, loader
 from .models.discovery import Found
 from .models.sources import base as sources
 from .resilience.redact import redact
+
+if TYPE_CHECKING:
+    # The web framework takes 0.4 seconds of a CPU to import: not to drain, which every Pod does.
+    from .app import Server, Surroundings
 
 log = structlog.get_logger("pippin.server")
 
@@ -104,6 +107,8 @@ class Work:
 
 async def run(plan: Plan) -> int:
     """Serve until told to end; the exit code."""
+    from .app import Surroundings
+
     listener = serving.bind(plan.host, plan.port)
     lines = LineWriter(_write_out)
     around = Surroundings(plan.verify, SYSTEM, lines, partial(_locate, plan, _silently))
@@ -125,6 +130,8 @@ async def run(plan: Plan) -> int:
 
 
 def _one(plan: Plan, around: Surroundings) -> Work:
+    from .app import create_app
+
     engine = registry.create(plan.config, plan.surroundings(), SYSTEM.monotonic)
     server = create_app(plan.settings, plan.config, engine, around)
     admission = server.stand.admission
@@ -139,6 +146,8 @@ def _one(plan: Plan, around: Surroundings) -> Work:
 
 
 def _several(plan: Plan, around: Surroundings) -> Work:
+    from . import several
+
     house, app = several.create(
         plan.settings, plan.config, plan.found or (), plan.surroundings(), around
     )
