@@ -265,7 +265,7 @@ ONLY = {
 #: What blocks a workload is said in words; the rest is the operator's own table.
 NOT_YET = {
     "modeldeployments": (
-        "`model.task` transcription with the engine vllm, and image with the engines mlx and vllm",
+        "`model.task` transcription and image with the engine vllm",
         *(f"`{path}`{ONLY.get(path, '')}" for path, _ in honored._MODEL),
         f"with `engine.type: external`: {', '.join(f'`{path}`' for path, _ in honored._OF_PODS)}",
     ),

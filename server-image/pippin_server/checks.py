@@ -18,7 +18,7 @@ from pippin_contract.serverconfig import ServerConfig
 from .engines import registry, weights
 from .engines.base import LoadFailed
 from .engines.mlx.fit import Fit
-from .models import adapters, discovery, integrity
+from .models import adapters, discovery, inspection
 from .models.discovery import Found
 
 Level = Literal["error", "warning", "ok"]
@@ -164,7 +164,7 @@ def _model(
     if not path.is_dir():
         yield Check("model", "error", f"{model.path}: no such directory", "ModelSourceNotFound")
         return
-    found = integrity.problems(path, chat=model.task == "chat")
+    found = inspection.problems(path, model.task)
     for problem in found:
         yield Check("model", "error", problem, "ModelCorrupted")
     if not found:

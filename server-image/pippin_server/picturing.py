@@ -18,17 +18,14 @@ from .troubles import as_api_error
 
 @dataclass(frozen=True, slots=True)
 class Commission:
-    """What is to be painted, checked. `below`: the URL of pictures that are fetched; None: they
-    come in the answer."""
+    """What is to be painted, checked. `size`: width and height; `below`: the URL of pictures that
+    are fetched; None: they come in the answer."""
 
     wish: Wish
     files: Files
+    size: tuple[int, int]
     below: str | None
     request_id: str
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.wish.wanted(self.files.natural)
 
 
 class PictureAnswer(RunByServer):

@@ -251,7 +251,7 @@ async def test_what_cannot_run_yet_makes_nothing_and_says_so(
     cluster: Cluster, operator: Operator, namespace: str
 ):
     paints = {"task": "image", "uri": "hf://org/model"}
-    body = model("draws", namespace, model=paints, engine={"type": "mlx"})
+    body = model("draws", namespace, model=paints, engine={"type": "vllm"})
     cluster.create("modeldeployments", body)
     honored = await eventually(
         lambda: cluster.condition("modeldeployments", namespace, "draws", "SpecHonored"),

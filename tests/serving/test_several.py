@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from support import speech, tinymodel, tinywhisper
+from support import speech, tinydiffusion, tinymodel, tinywhisper
 from support.eventually import eventually
 from support.media import size, wav
 from support.promlint import problems
@@ -49,6 +50,7 @@ async def models(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
         (root / name).mkdir()
         (root / name / "pippin.json").write_text(told)
     tinywhisper.make(root / "whisper")
+    tinydiffusion.make(root / "org/turbo", xl=True, timestep_spacing="trailing")
     shutil.copytree(tiny_model, root / "vectors")
     (root / "vectors/modules.json").write_text("[]")  # as sentence-transformers writes one
     return root
@@ -270,6 +272,13 @@ async def test_a_model_that_hears_is_loaded_like_others(empty: Running) -> None:
         )
     assert isinstance(heard.text, str)
     assert (await known(empty, "whisper"))["memory_bytes"] > 0
+
+
+async def test_a_model_that_paints_is_loaded_like_others(empty: Running) -> None:
+    async with client_of(empty) as client:
+        made = await client.images.generate(model="org/turbo", prompt="a fox")
+    assert size(base64.b64decode((made.data or [])[0].b64_json or "")) == (64, 64)
+    assert (await known(empty, "org/turbo"))["memory_bytes"] > 0
 
 
 async def test_a_model_that_fails_says_why_and_is_loaded_once_it_is_mended(

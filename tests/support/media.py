@@ -8,6 +8,9 @@ import struct
 import wave
 import zlib
 from pathlib import Path
+from typing import Any
+
+import av
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -41,3 +44,25 @@ def size(png: bytes) -> tuple[int, int]:
     pixels = zlib.decompress(chunks[1][1])
     assert len(pixels) == height * (1 + 3 * width)
     return width, height
+
+
+def picture(pixels: Any, kind: str = "png") -> bytes:
+    """A file of rows x columns x red, green, blue and perhaps how opaque. `kind`: FFmpeg's name."""
+    high, wide, channels = pixels.shape
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if channels == 4 else "rgb24")
+    with io.BytesIO() as out:
+        name = {"png": "image2pipe", "mjpeg": "mjpeg", "webp": "webp"}[kind]
+        with av.open(out, "w", format=name) as file:
+            stream: Any = file.add_stream({"webp": "libwebp"}.get(kind, kind), rate=1)
+            stream.width, stream.height = wide, high
+            stream.pix_fmt = {"png": frame.format.name, "mjpeg": "yuvj444p", "webp": "bgra"}[kind]
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+        return out.getvalue()
+
+
+def pixels(png: bytes) -> Any:
+    """Rows x columns x red, green and blue."""
+    decoder: Any = av.CodecContext.create("png", "r")
+    (frame,) = [*decoder.decode(av.Packet(png)), *decoder.decode(None)]
+    return frame.to_ndarray(format="rgb24")

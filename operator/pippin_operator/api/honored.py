@@ -11,7 +11,7 @@ from .modeldeployment import Adapter, External, ModelDeploymentSpec, PromptCache
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")
 #: Engines that answer a task which is not every engine's.
-_ABLE = {"transcription": ("mlx", "echo"), "image": ("echo",)}
+_ABLE = {"transcription": ("mlx", "echo"), "image": ("mlx", "echo")}
 #: Engines whose batches of texts to embed are filled by us.
 _BATCHED = ("mlx", "echo")
 
@@ -62,7 +62,7 @@ def _batches(spec: ModelDeploymentSpec) -> bool:
 
 
 def _keeps_prompts(spec: ModelDeploymentSpec) -> bool:
-    """MLX's models that embed or hear have no keys and values to keep."""
+    """MLX's models that embed, hear or paint have no keys and values to keep."""
     writes = spec.model.task in ("chat", "completion")
     return engine(spec) == "vllm" or (engine(spec) == "mlx" and writes)
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import struct
-import zlib
 from collections.abc import AsyncGenerator, Iterator
 from hashlib import sha256, shake_128
 
 from .echo import Echo, pause
-from .media import Hearing, Painter, Painting, Passage, Recording, Transcriber, Word
+from .media import Canvas, Hearing, Painter, Painting, Passage, Recording, Transcriber, Word
+from .png import png
 
 #: Words of a passage.
 _WORDS = 10
 #: Fields of a picture in a row, and rows of them.
 _FIELDS = 8
-_PNG = b"\x89PNG\r\n\x1a\n"
+_CANVAS = Canvas((1024, 1024), 2048**2)
 
 
 class EchoTranscriber(Echo, Transcriber):
@@ -57,6 +56,8 @@ def _passages(seconds: float, hearing: Hearing) -> Iterator[Passage]:
 class EchoPainter(Echo, Painter):
     """Paints fields of colour. The knob `tokens_per_second` is pictures here."""
 
+    canvas = _CANVAS
+
     async def paint(self, painting: Painting) -> bytes:
         async with self._at_work() as work:
             speed = self.knobs.tokens_per_second
@@ -82,21 +83,15 @@ def _painted(painting: Painting) -> bytes:
             for at in [3 * (row * _FIELDS + column)]
         )
         rows.append((b"\0" + line) * _share(row, high))
-    head = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"".join(rows), 1)
-    return _PNG + _chunk(b"IHDR", head) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+    return png(wide, high, b"".join(rows), level=1)
 
 
 def _essence(painting: Painting) -> bytes:
     files = [sha256(file).hexdigest() for file in (*painting.sources, painting.mask or b"")]
-    return repr((painting.prompt, painting.seed, files)).encode()
+    seed = (painting.seed or 0) + painting.index
+    return repr((painting.prompt, seed, files)).encode()
 
 
 def _share(index: int, whole: int) -> int:
     """How many of all pixels are one field's."""
     return whole * (index + 1) // _FIELDS - whole * index // _FIELDS
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)

@@ -69,19 +69,33 @@ class Transcriber(Engine, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """A picture that is wanted, in pixels. `sources`: the files that it is made from; `mask`: the
-    file whose transparent part is where the first of them may change."""
+    """A picture that is wanted, in pixels. `seed`: of what is left to chance; None: any. `sources`:
+    the files that it is made from; `mask`: the file whose transparent part is where the first of
+    them may change; `index`: of several that are wanted at once, each another."""
 
     prompt: str
     width: int
     height: int
-    seed: int
+    seed: int | None
     sources: tuple[bytes, ...] = ()
     mask: bytes | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What size a picture has where nobody says: `natural`, width and height; or that of the one
+    that it is made from, of no more than `ample` pixels."""
+
+    natural: tuple[int, int]
+    ample: int
 
 
 class Painter(Engine, ABC):
     """An engine that makes pictures."""
+
+    #: Known once loaded.
+    canvas: Canvas
 
     @abstractmethod
     async def paint(self, painting: Painting) -> bytes:

@@ -29,9 +29,9 @@ _ECHO_CONTEXT = 32768
 #: What an engine is made of, beyond the server itself.
 _PACKAGES = {"echo": (), "mlx": ("mlx", "mlx_lm"), "vllm": ("vllm",)}
 #: What more it takes for a task.
-_TASK_PACKAGES = {("mlx", "transcription"): ("av",)}
+_TASK_PACKAGES = {("mlx", "transcription"): ("av",), ("mlx", "image"): ("av",)}
 #: Tasks that are not every engine's, and whose they are.
-_TASKS = {"transcription": ("mlx", "echo"), "image": ("echo",)}
+_TASKS = {"transcription": ("mlx", "echo"), "image": ("mlx", "echo")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _wrong_arguments(config: ServerConfig) -> list[str]:
     from .mlx import args
 
     try:
-        args.parse(config.engine_args)
+        args.parse(config.engine_args, paints=config.model.task == "image")
     except ValueError as error:
         return [str(error)]
     return []
@@ -159,6 +159,10 @@ def create(
         from .mlx.transcriber import MlxTranscriber
 
         return MlxTranscriber(fitting(config, surroundings), clock=clock)
+    if config.model.task == "image":
+        from .mlx.painter import MlxPainter
+
+        return MlxPainter(fitting(config, surroundings), clock=clock)
     from .mlx.engine import MlxEngine
 
     return MlxEngine(fitting(config, surroundings), clock=clock)
@@ -169,8 +173,9 @@ def fitting(config: ServerConfig, surroundings: Surroundings) -> Fitting:
     from .mlx import args
     from .mlx.fit import Fitting, Wish
 
-    told, task = args.parse(config.engine_args), config.model.task
-    alone = task in ("embedding", "transcription")
+    task = config.model.task
+    told = args.parse(config.engine_args, paints=task == "image")
+    alone = task in ("embedding", "transcription", "image")
     wish = Wish(
         config.model.context_length,
         1 if alone else config.max_concurrency,
@@ -179,7 +184,7 @@ def fitting(config: ServerConfig, surroundings: Surroundings) -> Fitting:
         on_cpu=sys.platform != "darwin",
         strict=surroundings.strict,
         stateless=task == "embedding",
-        whole=task == "transcription",
+        whole=task in ("transcription", "image"),
     )
     return Fitting(wish, budget(surroundings.memory))
 

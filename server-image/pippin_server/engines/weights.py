@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: The file that makes a directory a pipeline of several networks, and those of them that are read.
+PIPELINE = "model_index.json"
+PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 #: Bytes of a number, by safetensors' names of floats; the rest is taken as it lies.
 _FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 #: safetensors itself refuses longer headers.
@@ -25,14 +28,29 @@ class Tensor:
     width: int
 
 
+def files(model: Path) -> list[Path]:
+    """Those that are read."""
+    if (model / PIPELINE).is_file():
+        return [file for part in PARTS for file in chosen(model / part)]
+    return sorted(model.glob("*.safetensors"))
+
+
+def chosen(part: Path) -> list[Path]:
+    """Of a network of a pipeline, which may be there several times: `model.fp16.safetensors` is
+    taken where there is no `model.safetensors`."""
+    found = sorted(part.glob("*.safetensors"))
+    whole = [file for file in found if "." not in file.stem]
+    return whole or [file for file in found if ".fp16" in file.stem]
+
+
 def size(model: Path) -> int:
     """Bytes of the weights on disk."""
-    return sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in files(model))
 
 
 def tensors(model: Path) -> Iterator[Tensor]:
     """As the headers describe them; files that are no such are left to whoever judges them."""
-    for path in sorted(model.glob("*.safetensors")):
+    for path in files(model):
         yield from within(path)
 
 

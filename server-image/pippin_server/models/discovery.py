@@ -1,8 +1,9 @@
 """The models that lie in a directory: what they are called, what they do, and whether they are
 whole. Reads no weights.
 
-A model is a directory with a config.json or with a `pippin.json` of ours, at most three below the
-top (`org/model`), or a repository in the layout of Hugging Face's cache.
+A model is a directory with a config.json (a model_index.json, where several networks make up one),
+or with a `pippin.json` of ours, at most three below the top (`org/model`), or a repository in the
+layout of Hugging Face's cache.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pippin_contract.serverconfig import EchoConfig, EngineName, Frozen, ServerConfig, Task
 
 from ..engines import registry, weights
-from . import integrity
+from . import inspection, integrity
 
 #: What a person may lay beside the weights.
 OURS = "pippin.json"
@@ -128,7 +129,7 @@ def _below(directory: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_model(path: Path) -> bool:
-    return (path / OURS).is_file() or (path / integrity.CONFIG).is_file()
+    return any((path / name).is_file() for name in (OURS, integrity.CONFIG, weights.PIPELINE))
 
 
 def _snapshot(repository: Path) -> Path | None:
@@ -154,7 +155,7 @@ def look(name: str, path: Path, server: ServerConfig) -> Found:
     config = _config(name, path, told, server)
     problems += registry.problems(config) or alone(config)
     if registry.needs_weights(config):
-        problems += integrity.problems(path, chat=config.model.task == "chat")
+        problems += inspection.problems(path, config.model.task)
     return Found(config, weights.size(path), tuple(problems))
 
 
@@ -209,6 +210,8 @@ def alone(config: ServerConfig) -> list[str]:
 
 def _task(path: Path, files: Mapping[str, Any]) -> Task:
     """What a model is made for, as its files tell."""
+    if (path / weights.PIPELINE).is_file():
+        return "image"
     kinds = files.get("architectures") or [""]
     kind = str(kinds[0]) if isinstance(kinds, list) else ""
     if files.get("model_type") == "whisper":

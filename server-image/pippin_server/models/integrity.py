@@ -36,7 +36,7 @@ def problems(model: Path, *, chat: bool) -> list[str]:
 
 def _problems(model: Path, chat: bool) -> Iterator[str]:
     try:
-        config = _object(model / CONFIG)
+        config = read_object(model / CONFIG)
         if not isinstance(config.get("model_type"), str):
             yield f"{CONFIG}: model_type is missing"
     except Damaged as error:
@@ -50,7 +50,8 @@ def _problems(model: Path, chat: bool) -> Iterator[str]:
             tensors.update(dict.fromkeys(tensor_names(path), path.name))
         except Damaged as error:
             yield str(error)
-    yield from _against_index(model, {path.name for path in files}, tensors)
+    if (model / INDEX).exists():
+        yield from against_index(model / INDEX, {path.name for path in files}, tensors)
     yield from _tokenizer(model, chat)
 
 
@@ -89,19 +90,18 @@ def _end(path: Path, name: str, tensor: Any) -> int:
     return int(end)
 
 
-def _against_index(model: Path, files: set[str], tensors: dict[str, str]) -> Iterator[str]:
-    if not (model / INDEX).exists():
-        return
+def against_index(path: Path, files: set[str], tensors: dict[str, str]) -> Iterator[str]:
+    """`files`: names of those that are here; `tensors`: those that are in them."""
     try:
-        wanted = _object(model / INDEX).get("weight_map")
+        wanted = read_object(path).get("weight_map")
     except Damaged as error:
         yield str(error)
         return
     if not isinstance(wanted, dict):
-        yield f"{INDEX}: weight_map is missing"
+        yield f"{path.name}: weight_map is missing"
         return
     for shard in sorted(set(map(str, wanted.values())) - files):
-        yield f"{shard}: named by {INDEX}, but not here"
+        yield f"{shard}: named by {path.name}, but not here"
     for name, shard in wanted.items():
         if shard in files and tensors and name not in tensors:
             yield f"{shard}: tensor {name} is missing"
@@ -115,13 +115,13 @@ def _tokenizer(model: Path, chat: bool) -> Iterator[str]:
     for name in present:
         if name.endswith(".json"):
             try:
-                _object(model / name)
+                read_object(model / name)
             except Damaged as error:
                 yield str(error)
     settings: dict[str, Any] = {}
     if (model / "tokenizer_config.json").exists():
         try:
-            settings = _object(model / "tokenizer_config.json")
+            settings = read_object(model / "tokenizer_config.json")
         except Damaged as error:
             yield str(error)
     has_template = bool(settings.get("chat_template")) or any(
@@ -134,7 +134,8 @@ def _tokenizer(model: Path, chat: bool) -> Iterator[str]:
         )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Raises Damaged."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:

@@ -11,7 +11,7 @@ from pippin_contract import native
 from pippin_contract.serverconfig import ModelConfig
 
 from ..engines.base import LoadFailed, Progress
-from . import integrity
+from . import inspection, integrity
 from .sources import hub, local
 from .sources.base import Source, Surroundings, not_found
 from .sources.fetch import Fetcher
@@ -36,7 +36,8 @@ async def locate(model: ModelConfig, around: Surroundings, progress: Progress) -
             raise not_found(f"{model.path}: no such directory")
     elif model.uri:
         progress(0, "fetching")
-        path = await asyncio.to_thread(fetch, model.uri, around, progress)
+        marker = inspection.marker(model.task)
+        path = await asyncio.to_thread(fetch, model.uri, around, progress, marker=marker)
     else:
         raise not_found("neither a path nor a uri of a model is given")
     progress(0, "checking")
@@ -46,7 +47,7 @@ async def locate(model: ModelConfig, around: Surroundings, progress: Progress) -
 
 def check(path: Path, model: ModelConfig) -> None:
     """Raises LoadFailed naming the files at fault."""
-    found = integrity.problems(path, chat=model.task == "chat")
+    found = inspection.problems(path, model.task)
     if found:
         raise LoadFailed("ModelCorrupted", "; ".join(found[:5]))
 

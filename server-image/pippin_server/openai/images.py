@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import b64encode
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import orjson
 from pydantic import Field, field_validator
 
-from ..engines.media import Painting
+from ..engines.media import Canvas, Painting
 from . import forms
 from .common import Strict, refuse_unsupported, validated
 
@@ -21,7 +22,6 @@ MAX_PROMPT = 32_000
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
 #: What can be said of it in a schema.
 _SHOWN = "^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
-_DEFAULT = (1024, 1024)
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "background": ("auto", "opaque"),
@@ -59,14 +59,16 @@ class Wish(Strict):
             )
         return told
 
-    def wanted(self, natural: tuple[int, int] = _DEFAULT) -> tuple[int, int]:
-        """Width and height. `natural`: where nothing was asked for."""
-        return (_sides(self.size) if self.size else None) or natural
+    def wanted(self, canvas: Canvas, files: Files) -> tuple[int, int]:
+        """Width and height."""
+        told = _sides(self.size) if self.size else None
+        if told is not None:
+            return told
+        return canvas.natural if files.size is None else fitting(*files.size, canvas.ample)
 
     def painting(self, index: int, size: tuple[int, int], files: Files) -> Painting:
-        """One of those that are wanted; each has a seed of its own."""
-        seed = (self.seed or 0) + index
-        return Painting(self.prompt, *size, seed, files.sources, files.mask)
+        """One of those that are wanted."""
+        return Painting(self.prompt, *size, self.seed, files.sources, files.mask, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Files:
     sources: tuple[bytes, ...] = ()
     mask: bytes | None = None
     tokens: int = 0
-    natural: tuple[int, int] = _DEFAULT
+    size: tuple[int, int] | None = None
 
 
 class GenerationRequest(Wish):
@@ -108,12 +110,14 @@ def _sides(size: str) -> tuple[int, int] | None:
     return (width, height) if fits else None
 
 
-def fitting(width: int, height: int) -> tuple[int, int]:
-    """The size that is possible and nearest to a picture's own."""
-    most = max(width, height)
-    scale = min(1.0, MAX_SIDE / most)
-    sides = [round(side * scale / STEP) * STEP for side in (width, height)]
-    return max(MIN_SIDE, sides[0]), max(MIN_SIDE, sides[1])
+def fitting(width: int, height: int, ample: int) -> tuple[int, int]:
+    """The size that is possible and nearest to a picture's own, of no more than `ample` pixels."""
+    scale = min(1.0, MAX_SIDE / max(width, height), math.sqrt(ample / (width * height)))
+    steps = [side * scale / STEP for side in (width, height)]
+    sides = [max(MIN_SIDE, round(step) * STEP) for step in steps]
+    if math.prod(sides) > ample:
+        sides = [max(MIN_SIDE, math.floor(step) * STEP) for step in steps]
+    return sides[0], sides[1]
 
 
 def tokens(width: int, height: int) -> int:

@@ -17,7 +17,7 @@ from ..answering import Kitchen
 from ..engines.media import Painter
 from ..media.pictures import Picture, Unreadable, picture
 from ..openai import forms, images
-from ..openai.images import EditRequest, Files, Wish, fitting, tokens
+from ..openai.images import EditRequest, Files, Wish, tokens
 from ..picturing import Commission, PictureAnswer
 from ..shelf import Shelf
 from .reading import Desk
@@ -35,7 +35,8 @@ def router(desk: Desk, kitchen: Kitchen, engine: Painter, shelf: Shelf) -> APIRo
         kitchen.refuse_unless_ready()
         below = _below(request) if wish.response_format == "url" else None
         request_id = request.scope["state"]["request_id"]
-        commission = Commission(wish, files, below, request_id)
+        size = wish.wanted(engine.canvas, files)
+        commission = Commission(wish, files, size, below, request_id)
         return PictureAnswer(kitchen, engine, shelf, commission)
 
     @routes.post("/v1/images/generations")
@@ -99,7 +100,7 @@ def _files(form: Form) -> Files:
         sources=tuple(sources),
         mask=masks[0] if masks else None,
         tokens=sum(tokens(one.width, one.height) for one in found),
-        natural=fitting(first.width, first.height),
+        size=(first.width, first.height),
     )
 
 

@@ -347,14 +347,11 @@ def test_the_config_says_what_the_spec_says():
     assert (model.tags, model.description) == (("x",), "words")
 
 
-def test_the_mlx_engine_is_told_to_hear():
-    found = config(model={"task": "transcription"}, engine={"type": "mlx"})
-    assert (found.engine, found.model.task) == ("mlx", "transcription")
-
-
 @pytest.mark.parametrize("task", ["transcription", "image"])
-def test_the_echo_engine_is_told_to_hear_or_to_paint(task):
-    assert config(model={"task": task}, engine={"type": "echo"}).model.task == task
+@pytest.mark.parametrize("engine", ["mlx", "echo"])
+def test_an_engine_is_told_to_hear_or_to_paint(engine, task):
+    found = config(model={"task": task}, engine={"type": engine})
+    assert (found.engine, found.model.task) == (engine, task)
 
 
 def test_the_config_of_an_embedding_model_says_how_texts_share_batches():
@@ -425,7 +422,7 @@ def test_the_monitor_bears_the_labels_that_prometheus_looks_for():
     [
         {"engine": {"type": "external", "external": {"url": "https://x"}}},
         {"model": {"uri": "gs://bucket/x"}},
-        {"model": {"task": "image"}},
+        {"model": {"task": "image"}, "engine": {"type": "vllm"}},
     ],
 )
 def test_what_needs_no_pods_or_could_not_run_makes_no_children(spec):

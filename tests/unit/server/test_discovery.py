@@ -10,7 +10,7 @@ import pytest
 from pippin_contract.serverconfig import ModelConfig, ServerConfig
 from pippin_server import cli
 from pippin_server.models.discovery import Found, discover, table
-from support import tinyencoder, tinymodel
+from support import tinydiffusion, tinyencoder, tinymodel
 from support.servers import echo_config
 
 SERVER = ServerConfig(
@@ -77,13 +77,17 @@ def test_what_a_model_does_is_read_off_its_files(tmp_path: Path, weights: Path) 
     linked(weights, tmp_path / "embeds")
     (tmp_path / "embeds/modules.json").write_text("[]")
     linked(weights, tmp_path / "hears", model_type="whisper")
+    tinydiffusion.make(tmp_path / "paints")
     found = by_name(tmp_path)
     tasks = {name: one.config.model.task for name, one in found.items()}
     assert tasks == {
         "text": "completion", "bert": "embedding", "embeds": "embedding", "hears": "transcription",
+        "paints": "image",
     }  # fmt: skip
     assert found["text"].problems == ()
-    assert found["hears"].problems == ()
+    assert found["hears"].problems == found["paints"].problems == ()
+    parts = tmp_path / "paints"
+    assert found["paints"].bytes == sum(p.stat().st_size for p in parts.rglob("*.safetensors"))
 
 
 def test_a_file_beside_the_weights_says_otherwise(tmp_path: Path, weights: Path) -> None:

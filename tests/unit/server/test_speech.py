@@ -19,9 +19,10 @@ from safetensors.numpy import load_file, save_file
 from pippin_contract.serverconfig import PromptCacheConfig
 from pippin_server.engines.base import LoadFailed, OutOfMemory, PromptRefused
 from pippin_server.engines.media import Hearing, Passage, Recording
+from pippin_server.engines.mlx import exponentials
 from pippin_server.engines.mlx.args import Args
 from pippin_server.engines.mlx.fit import Fitting, Wish
-from pippin_server.engines.mlx.whisper import lanes, net, seeking
+from pippin_server.engines.mlx.whisper import net, seeking
 from pippin_server.engines.mlx.whisper.batcher import Ears
 from pippin_server.engines.mlx.whisper.job import Heard, Job
 from pippin_server.engines.mlx.whisper.listening import Listening
@@ -341,11 +342,13 @@ def test_weights_of_something_else_are_said_to_be_no_whisper(tmp_path: Path) -> 
 
 
 def test_what_numpy_computes_on_a_cpu_is_what_mlx_would() -> None:
-    x = mx.random.normal((1, 2, 70, 16), key=mx.random.key(1))
+    x = mx.random.normal((3, 2, 70, 16), key=mx.random.key(1))
     seen = mx.fast.scaled_dot_product_attention(x, x, x, scale=0.25)
-    assert mx.allclose(lanes.attention(x, x, x, 0.25), seen, atol=1e-5)
+    assert mx.allclose(exponentials.attention(x, x, x, 0.25), seen, atol=1e-5)
     y = mx.linspace(-9, 9, 7000).reshape(1, 70, 100)
-    assert mx.abs(lanes.gelu(y) - nn.gelu(y)).max() < 1e-6
+    assert mx.abs(exponentials.gelu(y) - nn.gelu(y)).max() < 1e-6
+    assert mx.allclose(exponentials.silu(9 * y), nn.silu(9 * y), rtol=1e-6, atol=1e-6)
+    assert mx.abs(exponentials.silu(mx.full((64, 1), -500.0))).max() < 1e-6
 
 
 def test_memory_is_reckoned_for_the_weights_and_one_window(tmp_path: Path) -> None:

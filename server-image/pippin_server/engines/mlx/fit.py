@@ -190,9 +190,9 @@ class _Sums:
         return there + state + reading * self._reading(context)
 
     def _reading(self, context: int) -> int:
-        """What is computed with while a piece of one prompt is read."""
+        """What is computed with while a piece of one prompt is read, or a picture painted."""
         shape, step = self._shape, min(self._wish.args.prefill_step, context)
-        size = step * (4 * shape.hidden + 3 * shape.inner) * shape.width
+        size = step * (4 * shape.hidden + 3 * shape.inner) * shape.width + shape.canvas
         # On a CPU every token's attention to every other is written down.
         return size + (step * shape.heads * context * shape.width if self._wish.on_cpu else 0)
 
@@ -240,7 +240,7 @@ class _Words:
         one = self._sums.needed(1, context) - there
         parts = f"{size(shape.weights)} of weights, {size(PROGRAM)} of program"
         if one:
-            parts += f", {size(one)} for one request with {context} tokens"
+            parts += f", {size(one)} for one {shape.request(context)}"
         if shape.pictures:
             parts += f", {size(shape.pictures)} for pictures"
         if cache:
@@ -257,7 +257,7 @@ class _Words:
         room = self._budget.bytes - self._sums.needed(1, context)
         if cache and room >= 0:
             yield f"promptCache.maxBytes {size(room)} or less"
-        if not self._shape.quantised:
+        if not (self._shape.quantised or self._shape.side):
             stored = self._shape.weights / self._shape.width * _QUANTISED
             yield f"weights quantised to 4 bits (about {size(int(stored))})"
         need = self._sums.needed(1, context) + cache

@@ -13,6 +13,7 @@ from .. import weights
 from ..media import MAX_PIXELS
 from . import vision
 from .args import DType
+from .diffusion.room import Room
 
 #: Of a model whose config does not tell.
 UNKNOWN_CONTEXT = 4096
@@ -34,7 +35,8 @@ class Shape:
     """`weights` in bytes, as they are in memory. `width`: bytes of a number that is computed.
 
     `full`: numbers that a token adds to the state of all layers that look at everything; `window`:
-    the same of layers that look back `reach` tokens only.
+    the same of layers that look back `reach` tokens only. Of models that paint, `side`: of a
+    picture in pixels, and `canvas`: bytes that one is computed with.
     """
 
     weights: int
@@ -47,6 +49,8 @@ class Shape:
     hidden: int
     inner: int
     context: int
+    side: int = 0
+    canvas: int = 0
     #: Bytes that pictures take: being decoded and looked at, and what is kept of them.
     pictures: int = 0
 
@@ -55,6 +59,11 @@ class Shape:
         """Bytes that a token of a long prompt adds."""
         return self.full * self.width
 
+    def request(self, context: int) -> str:
+        """In words."""
+        side = self.side
+        return f"picture of {side}x{side}" if side else f"request with {context} tokens"
+
     def state(self, tokens: int) -> int:
         """Bytes of the keys and values of one request."""
         return self.width * (self.full * tokens + self.window * min(tokens, self.reach))
@@ -62,6 +71,8 @@ class Shape:
 
 def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
     """A config that does not tell leaves zeros, and nothing is counted for them."""
+    if (model / weights.PIPELINE).is_file():
+        return _paints(model, dtype, on_cpu=on_cpu)
     config = _config(model)
     tensors = list(weights.tensors(model))
     quantised = "quantization" in config or "quantization_config" in config
@@ -84,6 +95,18 @@ def read(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
         context=_positions(text),
         pictures=_pictures(config, wide=on_cpu and quantised),
     )
+
+
+def _paints(model: Path, dtype: DType, *, on_cpu: bool) -> Shape:
+    """What becomes pixels has 32 bits wherever the rest is computed."""
+    width, room = _WIDTHS.get(dtype, 4 if on_cpu else 2), Room.of(model)
+    widths = ((path, 4 if path.parent.name == "vae" else width) for path in weights.files(model))
+    taken = sum(one.numbers * size for path, size in widths for one in weights.within(path))
+    text = _config(model / "text_encoder")
+    return Shape(
+        weights=taken, quantised=False, width=width, full=0, window=0, reach=0, heads=0, hidden=0,
+        inner=0, context=_positions(text), side=room.side, canvas=room.bytes(),
+    )  # fmt: skip
 
 
 def _usual(tensors: list[weights.Tensor]) -> int:

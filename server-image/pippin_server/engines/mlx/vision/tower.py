@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..whisper import lanes
+from .. import exponentials
 from .eyes import Steps
 
 _COLOURS = 3
@@ -80,7 +80,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
             part(x).reshape(1, x.shape[1], self.heads, -1).transpose(0, 2, 1, 3)
             for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        found = lanes.attention(asked, keys, values, self.scale)
+        found = exponentials.attention(asked, keys, values, self.scale)
         joined: mx.array = self.out_proj(found.transpose(0, 2, 1, 3).reshape(x.shape))
         return joined
 

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import lanes
+from .. import exponentials
 
 #: MLX's own names of the weights -> Hugging Face's, in this order.
 _RENAMED = (
@@ -122,7 +122,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
         rows, length, _ = x.shape
         asked = self._by_head(self.q_proj(x))
         if mask is None:
-            found = lanes.attention(asked, *seen, self.scale)
+            found = exponentials.attention(asked, *seen, self.scale)
         else:
             found = mx.fast.scaled_dot_product_attention(asked, *seen, scale=self.scale, mask=mask)
         joined: mx.array = self.out_proj(found.transpose(0, 2, 1, 3).reshape(rows, length, -1))
@@ -169,7 +169,7 @@ class _Layer(nn.Module):  # type: ignore[misc]
         return x + self.self_attn(y, seen, "causal" if several else None)
 
     def think(self, x: mx.array) -> mx.array:
-        further: mx.array = self.fc2(lanes.gelu(self.fc1(self.final_layer_norm(x))))
+        further: mx.array = self.fc2(exponentials.gelu(self.fc1(self.final_layer_norm(x))))
         return x + further
 
 
@@ -185,7 +185,10 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         self.layer_norm = nn.LayerNorm(hidden)
 
     def __call__(self, sound: mx.array) -> mx.array:
-        x = lanes.gelu(self.conv2(lanes.gelu(self.conv1(sound)))) + self.embed_positions.weight
+        x = (
+            exponentials.gelu(self.conv2(exponentials.gelu(self.conv1(sound))))
+            + self.embed_positions.weight
+        )
         for layer in self.layers:
             x = layer(x)
         normed: mx.array = self.layer_norm(x)

@@ -1,13 +1,14 @@
 """Exponentials on CPUs: MLX takes them one after the other there, NumPy several at once. A window
-of sound has a hundred million of them."""
+of sound has a hundred million of them, and a step of a picture a thousand million."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+import numpy.typing as npt
 
-from .mel import Floats
+Floats = npt.NDArray[np.float32]
 
 #: Below, what is gained is lost by going back and forth.
 _MANY = 64
@@ -24,11 +25,11 @@ def _apply(x: mx.array) -> bool:
 
 
 def attention(asked: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """Each 1 x heads x length x numbers; everything is seen."""
+    """Each rows x heads x length x numbers; everything is seen."""
     if not _apply(asked):
         return mx.fast.scaled_dot_product_attention(asked, keys, values, scale=scale)
-    heads = [_head(a * scale, k, v) for a, k, v in zip(asked[0], keys[0], values[0], strict=True)]
-    return mx.stack(heads)[None]
+    parts = zip(*(x.flatten(0, 1) for x in (asked * scale, keys, values)), strict=True)
+    return mx.stack([_head(*part) for part in parts]).reshape(asked.shape)
 
 
 def _head(asked: mx.array, keys: mx.array, values: mx.array) -> mx.array:
@@ -60,3 +61,15 @@ def gelu(x: mx.array) -> mx.array:
     rest *= np.abs(whole)
     rest *= np.float32(0.5)
     return mx.array(np.maximum(whole, 0) - rest)
+
+
+def silu(x: mx.array) -> mx.array:
+    if not _apply(x):
+        smooth: mx.array = nn.silu(x)
+        return smooth
+    mx.eval(x)
+    whole: Floats = np.asarray(x)
+    with np.errstate(over="ignore"):  # a part of infinity is none
+        share = np.exp(-whole)
+    share += 1
+    return mx.array(np.divide(whole, share, out=share))

@@ -1,0 +1,28 @@
+"""What goes to the thread that paints, and what comes back; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...media import Painting
+
+#: Rows x columns x red, green, blue.
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`seed`: of the noise that the picture is made of."""
+
+    painting: Painting
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Painted:
+    pixels: Pixels
+    finish: Literal["stop"] = "stop"

@@ -1,0 +1,124 @@
+"""MLX for pictures: one thread owns the model, and pictures are made one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base import Activity, EngineStopped, Loaded, LoadFailed, Progress, PromptRefused
+from ..media import Canvas, Painter, Painting
+from ..worker import Worker
+from .diffusion.job import Job, Painted
+from .diffusion.room import Room
+from .fit import PROGRAM, Fit, Fitting, settled
+
+if TYPE_CHECKING:
+    # MLX takes seconds to import: done on the engine's thread, so that HTTP is up meanwhile.
+    from .diffusion.batcher import Hand
+    from .diffusion.loading import Facts
+    from .diffusion.words import Words
+
+_SEED_BITS = 32
+
+
+class MlxPainter(Painter):
+    """See the package. `draw`: a random number of so many bits."""
+
+    name = "mlx"
+
+    def __init__(
+        self,
+        fitting: Fitting,
+        *,
+        clock: Callable[[], float],
+        draw: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        self._fitting = fitting
+        self._clock = clock
+        self._draw = draw
+        self._worker: Worker[Job, Painted] | None = None
+        self._words: Words | None = None
+        self._most = 0
+
+    async def load(self, path: Path | None, progress: Progress) -> Loaded:
+        if path is None:
+            raise LoadFailed("ModelSourceNotFound", "no weights were given")
+        wish = self._fitting.wish
+        fit = settled(await asyncio.to_thread(self._fitting.of, path))
+        self._measure(await asyncio.to_thread(Room.of, path), fit)
+        progress(0, "loading weights")
+        self._worker = worker = Worker[Job, Painted]("pippin-engine", self._clock)
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Facts] = loop.create_future()
+
+        def make() -> Hand:
+            from .diffusion.batcher import Hand
+            from .diffusion.loading import load
+
+            model, facts = load(path, wish.args, wish.context)
+            loop.call_soon_threadsafe(loaded.set_result, facts)
+            return Hand(model)
+
+        await worker.start(make)
+        facts = await loaded
+        self._words = facts.words
+        progress(100, "loaded")
+        return Loaded(facts.words.limit, facts.bytes, facts.details, fit.payload())
+
+    def _measure(self, room: Room, fit: Fit) -> None:
+        side = room.side
+        self.canvas = Canvas((side, side), side**2)
+        left = fit.budget.bytes - PROGRAM - fit.weights
+        self._most = room.most(left if fit.budget.bytes else None)
+
+    async def warm_up(self) -> None:
+        """On a CPU there is nothing to compile, and a picture takes minutes."""
+        if not self._fitting.wish.on_cpu:
+            await self.paint(Painting("", *self.canvas.natural, seed=0))
+
+    async def paint(self, painting: Painting) -> bytes:
+        if self._worker is None:
+            raise EngineStopped("the model is not loaded")
+        self._check(painting)
+        seed = self._draw(_SEED_BITS) if painting.seed is None else painting.seed + painting.index
+        async with aclosing(self._worker.run(Job(painting, seed))) as answer:
+            (painted,) = await anext(answer)
+        from .diffusion.pixels import file
+
+        return await asyncio.to_thread(file, painted.pixels)
+
+    def _check(self, painting: Painting) -> None:
+        """Raises PromptRefused."""
+        wide, high = painting.width, painting.height
+        if wide * high > self._most:
+            raise PromptRefused(
+                f"'size' {wide}x{high} is {wide * high} pixels, and this model makes up to"
+                f" {self._most} here, best {'x'.join(map(str, self.canvas.natural))}",
+                "size",
+            )
+        if len(painting.sources) > 1:
+            raise PromptRefused("'image': this model changes one picture: send one", "image")
+
+    def tokens(self, text: str) -> int:
+        if self._words is None:
+            raise EngineStopped("the model is not loaded")
+        return self._words.count(text)
+
+    def activity(self) -> Activity:
+        worker = self._worker
+        if worker is None:
+            return Activity(active=0, batch=0, progressed_at=self._clock())
+        return Activity(
+            active=worker.active,
+            batch=worker.batch_size,
+            progressed_at=worker.progressed_at,
+            alive=worker.alive,
+        )
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
