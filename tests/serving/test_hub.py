@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ from huggingface_hub import constants
 
 from pippin_contract.serverconfig import ModelConfig, ServerConfig
 from pippin_server.engines.base import Transfer
+from pippin_server.models.loader import locate
 from pippin_server.models.sources import hub as client
+from pippin_server.models.sources.base import Surroundings
 from pippin_server.models.sources.progress import Meter
+from support import tinydiffusion
 from support.hub import Hub, hub
 from support.servers import Running, mlx_config, serving
 
@@ -71,6 +75,22 @@ def test_the_way_from_a_hub_is_told_in_bytes_too(tmp_path: Path, known_hub: Hub)
     path = client.fetch(source, tmp_path, TOKEN, meter)
     size = sum(file.stat().st_size for file in path.iterdir())
     assert (told[-1].bytes, told[-1].total, told[-1].percent) == (size, size, 100)
+
+
+def test_of_a_repository_of_pictures_only_what_is_read_is_fetched(
+    tmp_path: Path, known_hub: Hub
+) -> None:
+    known_hub.files = tinydiffusion.make(tmp_path / "painter")
+    weights = (known_hub.files / "vae/diffusion_pytorch_model.safetensors").read_bytes()
+    for unread in ("all-in-one.safetensors", "safety_checker/model.safetensors"):
+        (known_hub.files / unread).parent.mkdir(exist_ok=True)
+        (known_hub.files / unread).write_bytes(weights)
+    around = Surroundings(tmp_path / "cache", token=TOKEN)
+    told = ModelConfig(uri=f"hf://{REPOSITORY}@main", task="image")
+    path = asyncio.run(locate(told, around, lambda *_: None))
+    found = sorted(file.parent.name for file in path.rglob("*.safetensors"))
+    assert found == ["text_encoder", "unet", "vae"]
+    assert (path / "tokenizer/merges.txt").is_file()
 
 
 def test_a_hub_that_fails_is_asked_again(tmp_path: Path, known_hub: Hub) -> None:

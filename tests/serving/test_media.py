@@ -418,6 +418,7 @@ BAD_EDITS = [
     ({}, [("image", ("a", b""))], "image", "empty"),
     ({}, [("image", ("a", png(0, 9)))], "image", "damaged png"),
     ({}, [("image[]", ("a", png(9, 9)))] * 17, "image", "at most 16"),
+    ({}, [("image", ("a", png(9000, 9000)))], "image", "9000x9000: send at most 50000000 pixels"),
     ({}, [("image", ("a", png(9, 9))), ("mask", ("m", png(8, 9)))], "mask", "9x9"),
     ({}, [("image", ("a", png(9, 9)))] + [("mask", ("m", png(9, 9)))] * 2, "mask", "twice"),
     ({"input_fidelity": "high"}, [("image", ("a", png(9, 9)))], "input_fidelity", "not supported"),

@@ -69,14 +69,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self, revision: str) -> None:
         if revision not in ("main", COMMIT):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        names = [{"rfilename": path.name} for path in sorted(self.hub.files.iterdir())]
+        names = [{"rfilename": name} for name in self._names()]
         found = {"id": self.hub.repository, "sha": COMMIT, "siblings": names, "private": False}
         self._send(200, json.dumps(found).encode(), {"content-type": "application/json"})
 
+    def _names(self) -> list[str]:
+        files = self.hub.files
+        found = (path for path in sorted(files.rglob("*")) if path.is_file())
+        return [path.relative_to(files).as_posix() for path in found]
+
     def _tree(self) -> None:
+        files = self.hub.files
         found = [
-            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40}
-            for path in sorted(self.hub.files.iterdir())
+            {"type": "file", "path": name, "size": (files / name).stat().st_size, "oid": "0" * 40}
+            for name in self._names()
         ]
         self._send(200, json.dumps(found).encode(), {"content-type": "application/json"})
 

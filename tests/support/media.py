@@ -49,7 +49,7 @@ def size(png: bytes) -> tuple[int, int]:
 def picture(pixels: Any, kind: str = "png") -> bytes:
     """A file of rows x columns x red, green, blue and perhaps how opaque. `kind`: FFmpeg's name."""
     high, wide, channels = pixels.shape
-    frame = av.VideoFrame.from_ndarray(pixels, format="rgba" if channels == 4 else "rgb24")
+    frame: Any = av.VideoFrame.from_ndarray(pixels, format="rgba" if channels == 4 else "rgb24")
     with io.BytesIO() as out:
         name = {"png": "image2pipe", "mjpeg": "mjpeg", "webp": "webp"}[kind]
         with av.open(out, "w", format=name) as file:
@@ -64,5 +64,5 @@ def picture(pixels: Any, kind: str = "png") -> bytes:
 def pixels(png: bytes) -> Any:
     """Rows x columns x red, green and blue."""
     decoder: Any = av.CodecContext.create("png", "r")
-    (frame,) = [*decoder.decode(av.Packet(png)), *decoder.decode(None)]
-    return frame.to_ndarray(format="rgb24")
+    frames: list[Any] = [*decoder.decode(av.Packet(png)), *decoder.decode(None)]
+    return frames[0].to_ndarray(format="rgb24")

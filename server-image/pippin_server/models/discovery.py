@@ -227,7 +227,7 @@ def _task(path: Path, files: Mapping[str, Any]) -> Task:
 def _context(server: ServerConfig, task: Task, files: Mapping[str, Any]) -> int | None:
     """What the server is told, for all, is a bound: not every model has as much."""
     wanted = server.model.context_length
-    if task == "embedding":
+    if task in ("embedding", "image"):
         return None  # what they read is short, and told in several files
     text = files.get("text_config")
     own = (text if isinstance(text, dict) else files).get("max_position_embeddings")

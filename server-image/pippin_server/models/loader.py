@@ -11,9 +11,10 @@ from pippin_contract import native
 from pippin_contract.serverconfig import ModelConfig
 
 from ..engines.base import LoadFailed, Progress
+from ..engines.weights import PIPELINE
 from . import inspection, integrity
 from .sources import hub, local
-from .sources.base import Source, Surroundings, not_found
+from .sources.base import OF_PIPELINE, WANTED, Source, Surroundings, not_found
 from .sources.fetch import Fetcher
 from .sources.gather import fetcher, gather
 from .sources.https import Archive
@@ -62,7 +63,8 @@ def fetch(
         return local.directory(uri, around)
     if scheme not in _FETCHED:
         meter = Meter(progress, time.monotonic)
-        return hub.fetch(hub.parse(uri), around.cache, around.token, meter)
+        files = OF_PIPELINE if marker == PIPELINE else WANTED
+        return hub.fetch(hub.parse(uri, files), around.cache, around.token, meter)
     tools = fetcher(around, progress)
     source = _FETCHED[scheme](uri, around, tools)
     return gather(source.where, source.files(), tools, marker)

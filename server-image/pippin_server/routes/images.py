@@ -22,8 +22,8 @@ from ..picturing import Commission, PictureAnswer
 from ..shelf import Shelf
 from .reading import Desk
 
-#: Pictures that one is made from.
-MAX_SOURCES = 16
+#: Pictures that one is made from, and pixels of each: as many as cameras have.
+MAX_SOURCES, MAX_PIXELS = 16, 50_000_000
 _BASE = re.compile(r"https?://[\w.:\[\]-]{1,255}/[\w./-]{0,512}")
 
 
@@ -106,6 +106,13 @@ def _files(form: Form) -> Files:
 
 def _picture(name: str, content: bytes) -> Picture:
     try:
-        return picture(content)
+        found = picture(content)
     except Unreadable as error:
         raise BadRequest(f"'{name}' {error}", param=name, code="invalid_file") from error
+    if found.width * found.height > MAX_PIXELS:
+        raise BadRequest(
+            f"'{name}' is {found.width}x{found.height}: send at most {MAX_PIXELS} pixels",
+            param=name,
+            code="invalid_file",
+        )
+    return found

@@ -427,6 +427,15 @@ def test_memory_is_reckoned_for_the_weights_and_one_picture(directories: dict[st
     assert "contextLength" not in small.problem and "quantised" not in small.problem
 
 
+def test_the_estimate_is_not_less_than_what_was_measured(tmp_path: Path) -> None:
+    """MiB that SD 1.x's decoder took beside its weights, at most, as MLX counts them."""
+    path = tinydiffusion.make(tmp_path / "large")
+    changed(path, "vae/config.json", block_out_channels=[128, 256, 512, 512])
+    for side, taken in ((256, 596), (512, 1941)):
+        changed(path, "unet/config.json", sample_size=side // 8)
+        assert taken < Room.of(path).bytes() / 2**20 < 1.3 * taken
+
+
 def test_larger_pictures_are_made_where_there_is_memory_for_them() -> None:
     room = Room(side=512, pixel=8192)
     assert room.most(None) == 1024**2

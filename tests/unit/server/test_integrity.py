@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pippin_server.engines.weights import size
-from pippin_server.models import integrity
-from support import tinymodel
+from pippin_server.models import inspection, integrity
+from support import tinydiffusion, tinymodel
 
 SHARD = "model-00002-of-00002.safetensors"
 
@@ -159,3 +159,67 @@ def test_a_template_in_a_file_of_its_own_counts(model: Path) -> None:
     lose_template(model)
     (model / "chat_template.jinja").write_text("{{ messages }}")
     assert integrity.problems(model, chat=True) == []
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    return tinydiffusion.make(tmp_path / "painter", xl=True)
+
+
+def cut_part(model: Path) -> str:
+    path = model / "vae/diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    return "vae/diffusion_pytorch_model.safetensors: its header describes"
+
+
+def lose_part(model: Path) -> str:
+    (model / "unet/diffusion_pytorch_model.safetensors").unlink()
+    return "unet/*.safetensors: no weights are here"
+
+
+def lose_shard_of_part(model: Path) -> str:
+    path = model / "unet/diffusion_pytorch_model.safetensors"
+    told = {"weight_map": {"a": path.name, "b": "diffusion_pytorch_model-2.safetensors"}}
+    path.with_name(f"{path.name}.index.json").write_text(json.dumps(told))
+    return "unet/diffusion_pytorch_model-2.safetensors: named by diffusion_pytorch_model.saf"
+
+
+def lose_words(model: Path) -> str:
+    (model / "tokenizer_2/merges.txt").unlink()
+    return "tokenizer_2/vocab.json: no tokenizer is here"
+
+
+def spoil_words(model: Path) -> str:
+    (model / "tokenizer/vocab.json").write_text("{")
+    return "tokenizer/vocab.json: not valid JSON"
+
+
+def lose_schedule(model: Path) -> str:
+    (model / "scheduler/scheduler_config.json").unlink()
+    return "scheduler/scheduler_config.json: not here"
+
+
+def lose_config_of_part(model: Path) -> str:
+    (model / "text_encoder_2/config.json").unlink()
+    return "text_encoder_2/config.json: not here"
+
+
+def lose_index_of_parts(model: Path) -> str:
+    (model / "model_index.json").unlink()
+    return "model_index.json: not here"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_part, lose_part, lose_shard_of_part, lose_words, spoil_words, lose_schedule,
+        lose_config_of_part, lose_index_of_parts,
+    ],
+)  # fmt: skip
+def test_damage_of_a_pipelines_parts_is_named_with_its_directory(
+    pipeline: Path, damage: Callable[[Path], str]
+) -> None:
+    assert inspection.problems(pipeline, "image") == []
+    said = damage(pipeline)
+    (problem, *_) = inspection.problems(pipeline, "image")
+    assert problem.startswith(said)

@@ -11,9 +11,12 @@ from typing import Protocol
 from pippin_contract.addresses import Network
 
 from ...engines.base import LoadFailed
+from ...engines.weights import PARTS
 
 #: What an engine here reads; nothing that could run as code.
 WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "tiktoken.model")
+#: The same of a pipeline: repositories hold its weights once more in one file, for others to read.
+OF_PIPELINE = ("*.json", "*.txt", *(f"{part}/*.safetensors" for part in PARTS))
 #: Longest path of a file inside a model.
 _MAX_NAME = 512
 

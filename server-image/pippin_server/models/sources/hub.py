@@ -22,18 +22,19 @@ _BYTES = "huggingface_hub.snapshot_download"
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """`hf://org/name@revision`."""
+    """`hf://org/name@revision`. `wanted`: patterns of the files that are fetched."""
 
     name: str
     revision: str
+    wanted: tuple[str, ...] = WANTED
 
 
-def parse(uri: str) -> Repository:
+def parse(uri: str, wanted: tuple[str, ...] = WANTED) -> Repository:
     """Raises LoadFailed when the uri is not one of ours."""
     match = _URI.match(uri)
     if match is None:
         raise not_found(f"{uri!r} is no source: write hf://organisation/name@revision")
-    return Repository(name=match[1], revision=match[2] or "main")
+    return Repository(name=match[1], revision=match[2] or "main", wanted=wanted)
 
 
 def fetch(
@@ -72,7 +73,7 @@ def _fetch(source: Repository, cache: Path, token: str | None, meter: Meter) -> 
             revision=source.revision,
             cache_dir=cache,
             token=token or False,
-            allow_patterns=list(WANTED),
+            allow_patterns=list(source.wanted),
             tqdm_class=_bars(meter),
         )
     except GatedRepoError as error:

@@ -106,14 +106,15 @@ class Resnet(nn.Module):  # type: ignore[misc]
         if inputs != outputs:
             self.conv_shortcut = nn.Linear(inputs, outputs)
 
-    def __call__(self, x: mx.array, time: mx.array | None = None) -> mx.array:
+    def steps(self, x: mx.array, time: mx.array | None = None) -> Iterator[mx.array]:
         y = self.conv1(silu(self.norm1(x)))
+        yield y
         if time is not None:
             y = y + self.time_emb_proj(silu(time))[:, None, None]
         y = self.conv2(silu(self.norm2(y)))
         if "conv_shortcut" in self:
             x = self.conv_shortcut(x)
-        return x + y
+        yield x + y
 
 
 class Upsample(nn.Module):  # type: ignore[misc]

@@ -182,7 +182,7 @@ class _Stage(nn.Module):  # type: ignore[misc]
 
     def steps(self, number: int, x: mx.array, time: mx.array, text: mx.array) -> Iterator[mx.array]:
         """One of its resnets, and what is behind it."""
-        yield (x := self.resnets[number](x, time))
+        x = yield from passed(self.resnets[number].steps(x, time))
         if self.attentions:
             yield from self.attentions[number].steps(x, text)
 
@@ -197,8 +197,9 @@ class _Middle(nn.Module):  # type: ignore[misc]
         self.attentions = [_Transformer(stage, shape)]
 
     def steps(self, x: mx.array, time: mx.array, text: mx.array) -> Iterator[mx.array]:
-        x = yield from passed(self.attentions[0].steps(self.resnets[0](x, time), text))
-        yield self.resnets[1](x, time)
+        x = yield from passed(self.resnets[0].steps(x, time))
+        x = yield from passed(self.attentions[0].steps(x, text))
+        yield from self.resnets[1].steps(x, time)
 
 
 class _Mlp(nn.Module):  # type: ignore[misc]

@@ -88,10 +88,10 @@ class _Middle(nn.Module):  # type: ignore[misc]
         self.attention = Attention(size, size, 1, bias=True)
 
     def steps(self, x: mx.array) -> Iterator[mx.array]:
-        yield (x := self.resnets[0](x))
+        x = yield from passed(self.resnets[0].steps(x))
         y = self.group_norm(x).reshape(x.shape[0], -1, x.shape[-1])
         yield (x := x + self.attention(y, y).reshape(x.shape))
-        yield self.resnets[1](x)
+        yield from self.resnets[1].steps(x)
 
 
 class _Encoder(nn.Module):  # type: ignore[misc]
@@ -114,7 +114,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         x = self.conv_in(x)
         for block in self.down_blocks:
             for resnet in block.resnets:
-                yield (x := resnet(x))
+                x = yield from passed(resnet.steps(x))
             x = block.resized(x)
         x = yield from passed(self.mid_block.steps(x))
         yield self.conv_out(silu(self.conv_norm_out(x)))
@@ -139,7 +139,7 @@ class _Decoder(nn.Module):  # type: ignore[misc]
         x = yield from passed(self.mid_block.steps(self.conv_in(x)))
         for block in self.up_blocks:
             for resnet in block.resnets:
-                yield (x := resnet(x))
+                x = yield from passed(resnet.steps(x))
             yield (x := block.resized(x))
         yield self.conv_out(silu(self.conv_norm_out(x)))
 
