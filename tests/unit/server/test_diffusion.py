@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,23 @@ def test_words_are_those_of_transformers(directories: dict[str, Path]) -> None:
     assert ours.count("<|endoftext|>") > 3
     with pytest.raises(PromptTooLong, match="the context of this model is 24 tokens"):
         ours.read("x" * 40)
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_what_fills_a_prompt_up_is_what_transformers_takes(
+    directories: dict[str, Path], tmp_path: Path, new: bool
+) -> None:
+    """SD 2.x says it in two files, and not the same."""
+    from transformers import CLIPTokenizer
+
+    path = shutil.copytree(directories["sd"] / "tokenizer", tmp_path / "tokenizer")
+    (path / "special_tokens_map.json").write_text('{"pad_token": "!</w>"}')
+    if new:
+        marks = {"521": {"content": "<|endoftext|>", "special": True}}
+        changed(path, "tokenizer_config.json", added_tokens_decoder=marks)
+    theirs = CLIPTokenizer.from_pretrained(path)("a", padding="max_length")["input_ids"]
+    assert Words(path, 24, 24).read("a")[0] == theirs
+    assert theirs[-1] == (521 if new else 256)
 
 
 def test_a_tokenizer_in_one_file_is_read_too(directories: dict[str, Path], tmp_path: Path) -> None:
@@ -400,6 +418,18 @@ def test_of_the_same_weights_twice_the_whole_ones_are_read(tmp_path: Path) -> No
     assert [path.name for path in weights.chosen(tmp_path)] == ["model.safetensors"]
     (tmp_path / "model.safetensors").unlink()
     assert [path.name for path in weights.chosen(tmp_path)] == ["model.fp16.safetensors"]
+
+
+def test_attention_in_32_bits_is_the_same_where_all_is(
+    models: dict[str, Model], tmp_path: Path
+) -> None:
+    path = tinydiffusion.make(tmp_path / "wide")
+    changed(path, "unet/config.json", upcast_attention=True)
+    made = painted(quickly(load(path, Args(), None)[0]), a_wish())
+    assert numpy.array_equal(made, painted(quickly(models["sd"]), a_wish()))
+    half = quickly(load(path, Args(dtype="float16"), None)[0])
+    assert half.unet.mid_block.attentions[0].transformer_blocks[0].attn1.wide
+    assert painted(half, a_wish()).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

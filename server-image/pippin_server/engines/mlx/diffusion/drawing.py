@@ -95,6 +95,7 @@ class Drawing:
         painted = _as_pixels(made)
         if source is not None and shown is not None:
             painted = pixels.blended(source, painted, shown)
+        mx.clear_cache()  # the next one may be of another size
         yield painted
 
     def _steps(self, changes: bool, *, masked: bool) -> Steps:

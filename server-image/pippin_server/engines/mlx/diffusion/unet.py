@@ -21,6 +21,7 @@ _ONLY = {
     "class_embed_type": None,
     "conv_in_kernel": 3,
     "conv_out_kernel": 3,
+    "cross_attention_norm": None,
     "downsample_padding": 1,
     "dual_cross_attention": False,
     "encoder_hid_dim": None,
@@ -38,6 +39,8 @@ _ONLY = {
     "resnet_time_scale_shift": "default",
     "reverse_transformer_layers_per_block": None,
     "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
     "time_embedding_type": "positional",
     "timestep_post_act": None,
 }

@@ -69,11 +69,11 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _padding(path: Path) -> str:
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (path / name).exists():
-            word = told.config(path / name).get("pad_token")
-            if isinstance(word, Mapping):
-                word = word.get("content")
-            if isinstance(word, str):
-                return word
-    return _END
+    """As transformers finds it: an older file beside the config counts more, unless that is new."""
+    config, older = (
+        told.config(file) if file.exists() else {}
+        for file in (path / "tokenizer_config.json", path / "special_tokens_map.json")
+    )
+    found = config if "added_tokens_decoder" in config else {**config, **older}
+    word = found.get("pad_token", _END)
+    return str(word["content"] if isinstance(word, Mapping) else word)
