@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..exponentials import gelu, silu
-from .layers import Attention, Conv, Resnet, Upsample, normed, passed
+from .layers import Attention, Conv, GroupNorm, Resnet, Upsample, passed
 from .told import expect
 
 #: What there is no other way of here, and what a config that does not say means.
@@ -160,7 +160,7 @@ class _Transformer(nn.Module):  # type: ignore[misc]
     def __init__(self, stage: Stage, shape: Shape) -> None:
         super().__init__()
         size = stage.size
-        self.norm = normed(size, shape.groups, 1e-6)
+        self.norm = GroupNorm(size, shape.groups, 1e-6)
         self.proj_in = nn.Linear(size, size)
         self.transformer_blocks = [_Block(size, stage.heads, shape) for _ in range(stage.depth)]
         self.proj_out = nn.Linear(size, size)
@@ -248,7 +248,7 @@ class UNet(nn.Module):  # type: ignore[misc]
                 block.upsample = Upsample(stage.size)
             self.up_blocks.append(block)
             before = stage.size
-        self.conv_norm_out = normed(first, shape.groups, shape.epsilon)
+        self.conv_norm_out = GroupNorm(first, shape.groups, shape.epsilon)
         self.conv_out = Conv(first, shape.latents)
 
     def steps(self, latents: mx.array, time: float, context: Context) -> Iterator[mx.array]:

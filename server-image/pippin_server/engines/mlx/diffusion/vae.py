@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..exponentials import silu
-from .layers import Attention, Conv, Resnet, Upsample, normed, passed
+from .layers import Attention, Conv, GroupNorm, Resnet, Upsample, passed
 from .told import expect
 
 _EPSILON = 1e-6
@@ -84,7 +84,7 @@ class _Middle(nn.Module):  # type: ignore[misc]
     def __init__(self, size: int, groups: int) -> None:
         super().__init__()
         self.resnets = [Resnet(size, size, groups, _EPSILON) for _ in range(2)]
-        self.group_norm = normed(size, groups, _EPSILON)
+        self.group_norm = GroupNorm(size, groups, _EPSILON)
         self.attention = Attention(size, size, 1, bias=True)
 
     def steps(self, x: mx.array) -> Iterator[mx.array]:
@@ -107,7 +107,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
         for block, size in zip(self.down_blocks[:-1], widths, strict=False):
             block.downsample = _Downsample(size)
         self.mid_block = _Middle(last, shape.groups)
-        self.conv_norm_out = normed(last, shape.groups, _EPSILON)
+        self.conv_norm_out = GroupNorm(last, shape.groups, _EPSILON)
         self.conv_out = Conv(last, 2 * shape.latents)
 
     def steps(self, x: mx.array) -> Iterator[mx.array]:
@@ -132,7 +132,7 @@ class _Decoder(nn.Module):  # type: ignore[misc]
         ]
         for block, size in zip(self.up_blocks[:-1], widths, strict=False):
             block.upsample = Upsample(size)
-        self.conv_norm_out = normed(widths[-1], shape.groups, _EPSILON)
+        self.conv_norm_out = GroupNorm(widths[-1], shape.groups, _EPSILON)
         self.conv_out = Conv(widths[-1], 3)
 
     def steps(self, x: mx.array) -> Iterator[mx.array]:
