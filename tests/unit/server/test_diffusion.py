@@ -461,9 +461,9 @@ def test_the_estimate_is_not_less_than_what_was_measured(tmp_path: Path) -> None
     """MiB that SD 1.x's decoder took beside its weights, at most, as MLX counts them."""
     path = tinydiffusion.make(tmp_path / "large")
     changed(path, "vae/config.json", block_out_channels=[128, 256, 512, 512])
-    for side, taken in ((256, 596), (512, 1941)):
+    for side, taken in ((256, 361), (512, 1036)):
         changed(path, "unet/config.json", sample_size=side // 8)
-        assert taken < Room.of(path).bytes() / 2**20 < 1.3 * taken
+        assert taken < Room.of(path).bytes() / 2**20 < 1.6 * taken
 
 
 def test_larger_pictures_are_made_where_there_is_memory_for_them() -> None:

@@ -10,7 +10,7 @@ from . import told
 
 #: Bytes that are computed with, whatever the size; and how many outputs of the widest layer at full
 #: size the decoder holds at once.
-_BASE, _AT_ONCE = 256 * 2**20, 8
+_BASE, _AT_ONCE = 256 * 2**20, 5
 #: Pictures of more than so many times what a model was taught are no use.
 _TIMES = 4
 
