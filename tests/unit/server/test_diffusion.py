@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from safetensors.numpy import load_file, save_file
 
 from pippin_contract.serverconfig import PromptCacheConfig
 from pippin_server.engines import weights
-from pippin_server.engines.base import LoadFailed, OutOfMemory, PromptRefused, PromptTooLong
+from pippin_server.engines.base import (
+    EngineStopped,
+    LoadFailed,
+    OutOfMemory,
+    PromptRefused,
+    PromptTooLong,
+)
 from pippin_server.engines.media import Painting
 from pippin_server.engines.mlx.args import Args
 from pippin_server.engines.mlx.args import parse as parse_args
@@ -30,6 +37,7 @@ from pippin_server.engines.mlx.diffusion.room import Room
 from pippin_server.engines.mlx.diffusion.schedule import Schedule
 from pippin_server.engines.mlx.diffusion.words import Words
 from pippin_server.engines.mlx.fit import Fitting, Wish
+from pippin_server.engines.mlx.painter import MlxPainter
 from pippin_server.hardware.budget import Budget
 from support import tinydiffusion
 from support.media import picture, size
@@ -260,6 +268,30 @@ def test_a_weaker_change_leaves_more_of_a_picture(models: dict[str, Model]) -> N
         for share in (0.5, 1.0)
     ]
     assert steps[0] < steps[1]
+
+
+async def test_a_gpu_is_warmed_up_by_one_step(
+    directories: dict[str, Path], models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    taken = Schedule.steps
+
+    def counted(schedule: Schedule, count: int) -> Any:
+        counts.append(count)
+        return taken(schedule, count)
+
+    monkeypatch.setattr(Schedule, "steps", counted)
+    for on_cpu in (True, False):
+        wish = Wish(None, 1, PromptCacheConfig(enabled=False), Args(), on_cpu=on_cpu, whole=True)
+        painter = MlxPainter(Fitting(wish, Budget(0, "x")), clock=time.monotonic)
+        with pytest.raises(EngineStopped):
+            await painter.paint(a_wish().painting)
+        loaded = await painter.load(directories["sd"], lambda *_: None)
+        assert (loaded.context_length, loaded.details["steps"]) == (24, "50")
+        assert painter.activity().alive
+        await painter.warm_up()
+        await painter.close()
+    assert counts == [1]
 
 
 @pytest.mark.parametrize("kind", ["png", "mjpeg", "webp"])

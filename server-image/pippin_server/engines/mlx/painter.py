@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..base import Activity, EngineStopped, Loaded, LoadFailed, Progress, PromptRefused
 from ..media import Canvas, Painter, Painting
 from ..worker import Worker
-from .diffusion.job import Job, Painted
+from .diffusion.job import Job, Painted, Pixels
 from .diffusion.room import Room
 from .fit import PROGRAM, Fit, Fitting, settled
 
@@ -76,20 +76,24 @@ class MlxPainter(Painter):
         self._most = room.most(left if fit.budget.bytes else None)
 
     async def warm_up(self) -> None:
-        """On a CPU there is nothing to compile, and a picture takes minutes."""
+        """On a CPU there is nothing to compile, and a step takes a minute."""
         if not self._fitting.wish.on_cpu:
-            await self.paint(Painting("", *self.canvas.natural, seed=0))
+            empty = Painting("", *self.canvas.natural, seed=0)
+            await _painted(self._loaded(), Job(empty, 0, steps=1))
 
     async def paint(self, painting: Painting) -> bytes:
-        if self._worker is None:
-            raise EngineStopped("the model is not loaded")
+        worker = self._loaded()
         self._check(painting)
         seed = self._draw(_SEED_BITS) if painting.seed is None else painting.seed + painting.index
-        async with aclosing(self._worker.run(Job(painting, seed))) as answer:
-            (painted,) = await anext(answer)
+        pixels = await _painted(worker, Job(painting, seed))
         from .diffusion.pixels import file
 
-        return await asyncio.to_thread(file, painted.pixels)
+        return await asyncio.to_thread(file, pixels)
+
+    def _loaded(self) -> Worker[Job, Painted]:
+        if self._worker is None:
+            raise EngineStopped("the model is not loaded")
+        return self._worker
 
     def _check(self, painting: Painting) -> None:
         """Raises PromptRefused."""
@@ -122,3 +126,10 @@ class MlxPainter(Painter):
     async def close(self) -> None:
         if self._worker is not None:
             await self._worker.close()
+
+
+async def _painted(worker: Worker[Job, Painted], job: Job) -> Pixels:
+    """Left early, it goes no step further."""
+    async with aclosing(worker.run(job)) as answer:
+        (painted,) = await anext(answer)
+    return painted.pixels

@@ -75,6 +75,7 @@ class Drawing:
         self._model = model
         self._wish: Painting = job.painting
         self._seed = job.seed
+        self._count = job.steps or model.habits.steps
         self._guided = model.habits.guidance > 1
 
     def steps(self) -> Iterator[Step]:
@@ -99,11 +100,10 @@ class Drawing:
         yield painted
 
     def _steps(self, changes: bool, *, masked: bool) -> Steps:
-        habits, schedule = self._model.habits, self._model.schedule
-        strength = habits.strength[masked]
+        schedule, strength = self._model.schedule, self._model.habits.strength[masked]
         if not changes or (masked and strength == 1):
-            return schedule.steps(habits.steps)
-        count = max(habits.steps, math.ceil(1 / strength))
+            return schedule.steps(self._count)
+        count = max(self._count, math.ceil(1 / strength))
         return schedule.steps(count).later(int(count * strength))
 
     def _context(self) -> Context:

@@ -16,10 +16,11 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`seed`: of the noise that the picture is made of."""
+    """`seed`: of the noise that the picture is made of; `steps` 0: as many as are usual."""
 
     painting: Painting
     seed: int
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
