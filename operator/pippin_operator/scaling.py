@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pippin_contract.units import seconds
 
-from .api.modeldeployment import Autoscaling
+from .api.pods import Autoscaling
 
 #: Looks over which requests under way are averaged.
 LOOKS = 5

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from pippin_contract.adapters import TASKS
 
-from .modeldeployment import Adapter, External, ModelDeploymentSpec, PromptCache
+from .engine import External
+from .model import Adapter
+from .modeldeployment import ModelDeploymentSpec
+from .traffic import PromptCache
 
 #: An operator that was rolled back meets objects with newer ones.
 SUPPORTED_SCHEMES = ("hf", "pvc", "s3", "oci", "https", "file")

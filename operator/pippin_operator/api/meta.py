@@ -73,6 +73,7 @@ ServedName = Annotated[
 
 Text = Annotated[str, Field(max_length=1024)]
 Word = Annotated[str, Field(min_length=1, max_length=253)]
+Name = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class SecretKey(KubeModel):

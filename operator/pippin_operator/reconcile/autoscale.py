@@ -18,7 +18,7 @@ from pippin_contract import wire
 from pippin_contract.demand import DemandReport, ModelDemand
 from pippin_contract.units import seconds
 
-from ..api.modeldeployment import Autoscaling, Probes
+from ..api.pods import Autoscaling, Probes
 from ..api.resources import MODELDEPLOYMENT, POD, Manifest, Ref
 from ..errors import ApiError
 from ..gateways import Gateways, Silent, where

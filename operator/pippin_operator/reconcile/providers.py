@@ -14,8 +14,8 @@ import structlog
 from pippin_contract import providers, wire
 from pippin_contract.providers import Handed
 
+from ..api.engine import External
 from ..api.honored import provider
-from ..api.modeldeployment import External
 from ..api.resources import MODELDEPLOYMENT, SECRET, Manifest, Ref
 from ..errors import ApiError, Conflict, NotFound
 from ..keychain import entry

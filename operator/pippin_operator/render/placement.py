@@ -7,7 +7,7 @@ from typing import Any
 
 from pippin_contract import wire
 
-from ..api.modeldeployment import Accelerator
+from ..api.pods import Accelerator
 
 _RECREATE = {"type": "Recreate"}
 # A new Pod serves before the old one goes.

@@ -21,10 +21,11 @@ from pippin_contract.serverconfig import (
 )
 from pippin_contract.units import quantity, seconds
 
-from ..api import modeldeployment
+from ..api import traffic
+from ..api.engine import Echo
 from ..api.honored import adapters, engine
-from ..api.modeldeployment import Echo, Limits, PromptCache, Timeouts
 from ..api.resources import Manifest
+from ..api.traffic import Limits, PromptCache, Timeouts
 from . import names
 from .context import Model, RenderContext
 from .weights import adapter_weights, weights
@@ -131,7 +132,7 @@ def _echo(echo: Echo | None) -> EchoConfig:
     )
 
 
-def _batching(batching: modeldeployment.Batching | None) -> Batching:
+def _batching(batching: traffic.Batching | None) -> Batching:
     if batching is None:
         return Batching()
     return Batching(max_batch_size=batching.max_batch_size, window_seconds=seconds(batching.window))

@@ -10,8 +10,9 @@ from typing import Any
 from pippin_contract import wire
 
 from ..api.honored import adapters
-from ..api.modeldeployment import Adapter, Credentials, ModelDeploymentSpec
-from ..api.modeldeployment import Model as ModelSpec
+from ..api.model import Adapter, Credentials
+from ..api.model import Model as ModelSpec
+from ..api.modeldeployment import ModelDeploymentSpec
 
 TOKEN_DIR = "/etc/pippin/credentials"
 ADAPTER_TOKEN_DIR = "/etc/pippin/adapter-credentials"

@@ -9,7 +9,7 @@ from pippin_contract import wire
 from pippin_contract.units import seconds
 
 from ..api.honored import engine
-from ..api.modeldeployment import PodTemplate, Resources
+from ..api.pods import PodTemplate, Resources
 from ..api.resources import Manifest
 from . import names, storage
 from .context import Model, RenderContext

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 
 from pippin_contract import addresses, providers
 
-from ..api.modeldeployment import External, ModelDeploymentSpec
+from ..api.engine import External
+from ..api.modeldeployment import ModelDeploymentSpec
 from .conditions import Verdict, no, unknown, yes
 from .pods import Trouble
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pippin_operator.api.modeldeployment import Autoscaling
+from pippin_operator.api.pods import Autoscaling
 from pippin_operator.scaling import LOOKS, Decision, Demand, Policy, Record, Running, Scales
 
 EVERY, DELAY, STARTUP = 2.0, 60.0, 1800.0
