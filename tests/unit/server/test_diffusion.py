@@ -17,30 +17,26 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pippin_contract.serverconfig import PromptCacheConfig
-from pippin_server.engines import weights
 from pippin_server.engines.base import (
     EngineStopped,
     LoadFailed,
     OutOfMemory,
-    PromptRefused,
     PromptTooLong,
 )
 from pippin_server.engines.media import Painting
 from pippin_server.engines.mlx.args import Args
-from pippin_server.engines.mlx.args import parse as parse_args
-from pippin_server.engines.mlx.diffusion import layers, pixels, unet
+from pippin_server.engines.mlx.diffusion import layers, unet
 from pippin_server.engines.mlx.diffusion.batcher import Hand
 from pippin_server.engines.mlx.diffusion.drawing import Drawing, Habits, Model
 from pippin_server.engines.mlx.diffusion.job import Job
 from pippin_server.engines.mlx.diffusion.loading import load
-from pippin_server.engines.mlx.diffusion.room import Room
 from pippin_server.engines.mlx.diffusion.schedule import Schedule
 from pippin_server.engines.mlx.diffusion.words import Words
 from pippin_server.engines.mlx.fit import Fitting, Wish
 from pippin_server.engines.mlx.painter import MlxPainter
 from pippin_server.hardware.budget import Budget
 from support import tinydiffusion
-from support.media import picture, size
+from support.media import picture
 from support.tinydiffusion import LOOPS, PROMPT, few, wave
 
 FIGURES = json.loads((Path(tinydiffusion.__file__).parent / "diffusers.json").read_text())
@@ -214,7 +210,7 @@ def test_what_fills_a_prompt_up_is_what_transformers_takes(
     (path / "special_tokens_map.json").write_text('{"pad_token": "!</w>"}')
     if new:
         marks = {"521": {"content": "<|endoftext|>", "special": True}}
-        changed(path, "tokenizer_config.json", added_tokens_decoder=marks)
+        tinydiffusion.change(path, "tokenizer_config.json", added_tokens_decoder=marks)
     theirs = CLIPTokenizer.from_pretrained(path)("a", padding="max_length")["input_ids"]
     assert Words(path, 24, 24).read("a")[0] == theirs
     assert theirs[-1] == (521 if new else 256)
@@ -294,53 +290,6 @@ async def test_a_gpu_is_warmed_up_by_one_step(
     assert counts == [1]
 
 
-@pytest.mark.parametrize("kind", ["png", "mjpeg", "webp"])
-def test_pictures_of_every_kind_are_read_in_the_size_that_is_wanted(kind: str) -> None:
-    left = numpy.zeros((60, 90, 3), dtype=numpy.uint8)
-    left[:, :45] = (200, 40, 90)
-    found = pixels.read(picture(left, kind), "image", (64, 32))
-    assert found.shape == (32, 64, 3)
-    assert numpy.abs(found[:, :24].astype(int) - (200, 40, 90)).max() < 12
-    assert found[:, 40:].max() < 12
-
-
-def test_what_is_transparent_in_a_picture_is_white() -> None:
-    clear = numpy.zeros((8, 8, 4), dtype=numpy.uint8)
-    clear[:, 4:, 3] = 255
-    found = pixels.read(picture(clear), "image", (8, 8))
-    assert found[:, :4].min() == 255 and found[:, 4:].max() == 0
-
-
-@pytest.mark.parametrize("kind", ["png", "mjpeg", "webp"])
-def test_a_damaged_picture_is_named_with_its_field(kind: str) -> None:
-    noise = numpy.random.default_rng(2).integers(0, 255, (64, 64, 3), dtype=numpy.uint8)
-    whole = picture(noise, kind)
-    said = "jpeg" if kind == "mjpeg" else kind
-    with pytest.raises(PromptRefused, match=f"'image' is a damaged {said}") as caught:
-        pixels.read(whole[: len(whole) // 3], "image", (64, 64))
-    assert caught.value.param == "image"
-
-
-def test_a_mask_without_a_transparent_part_is_refused() -> None:
-    opaque = picture(numpy.full((8, 8, 3), 9, dtype=numpy.uint8))
-    with pytest.raises(PromptRefused, match="'mask' has no transparent part"):
-        pixels.kept(opaque, (8, 8))
-
-
-def test_a_latent_stays_when_all_of_its_pixels_do() -> None:
-    opaque = numpy.full((16, 24), 255, dtype=numpy.uint8)
-    opaque[15, 8] = 0
-    assert pixels.cells(opaque, 8)[0, ..., 0].tolist() == [[True] * 3, [True, False, True]]
-
-
-def test_a_file_has_the_pixels_that_were_painted() -> None:
-    for shape in ((64, 48, 3), (1, 1, 3)):
-        some = numpy.random.default_rng(3).integers(0, 255, shape, dtype=numpy.uint8)
-        file = pixels.file(some)
-        assert size(file) == shape[1::-1]
-        assert numpy.array_equal(pixels.read(file, "image", size(file)), some)
-
-
 def test_a_large_picture_is_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     conv, x = layers.Conv(4, 6), nhwc(2, 21, 5, 4)
     asked = mx.random.normal((2, 3, 50, 8), key=mx.random.key(1))
@@ -389,11 +338,6 @@ def test_memory_that_runs_out_is_said_and_the_next_has_its_turn(
     assert [ticket for ticket, _ in turns(hand, lambda: not hand.size)] == [2]
 
 
-def changed(path: Path, part: str, **fields: Any) -> None:
-    file = path / part
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
-
-
 @pytest.mark.parametrize(
     ("part", "fields", "said"),
     [
@@ -413,7 +357,7 @@ def test_what_is_not_known_of_a_model_is_named(
     tmp_path: Path, part: str, fields: dict[str, Any], said: str
 ) -> None:
     path = tinydiffusion.make(tmp_path / "other")
-    changed(path, part, **fields)
+    tinydiffusion.change(path, part, **fields)
     with pytest.raises(LoadFailed, match=said) as caught:
         load(path, Args(), None)
     assert caught.value.reason == "ModelCorrupted"
@@ -444,19 +388,11 @@ def test_weights_of_diffusers_first_years_are_read(
     assert numpy.array_equal(made, painted(quickly(models["sd"]), a_wish()))
 
 
-def test_of_the_same_weights_twice_the_whole_ones_are_read(tmp_path: Path) -> None:
-    for name in ("model", "model.fp16", "model.non_ema"):
-        (tmp_path / f"{name}.safetensors").write_bytes(b"")
-    assert [path.name for path in weights.chosen(tmp_path)] == ["model.safetensors"]
-    (tmp_path / "model.safetensors").unlink()
-    assert [path.name for path in weights.chosen(tmp_path)] == ["model.fp16.safetensors"]
-
-
 def test_attention_in_32_bits_is_the_same_where_all_is(
     models: dict[str, Model], tmp_path: Path
 ) -> None:
     path = tinydiffusion.make(tmp_path / "wide")
-    changed(path, "unet/config.json", upcast_attention=True)
+    tinydiffusion.change(path, "unet/config.json", upcast_attention=True)
     made = painted(quickly(load(path, Args(), None)[0]), a_wish())
     assert numpy.array_equal(made, painted(quickly(models["sd"]), a_wish()))
     half = quickly(load(path, Args(dtype="float16"), None)[0])
@@ -473,44 +409,3 @@ def test_half_as_wide_numbers_make_a_picture_that_is_alike(
     assert model.vae.post_quant_conv.weight.dtype == mx.float32
     ours, theirs = (painted(quickly(one), a_wish()).astype(int) for one in (model, models["sd"]))
     assert numpy.abs(ours - theirs).mean() < 12
-
-
-def test_memory_is_reckoned_for_the_weights_and_one_picture(directories: dict[str, Path]) -> None:
-    path, args = directories["sd"], Args()
-    wish = Wish(None, 1, PromptCacheConfig(enabled=False), args, on_cpu=True, whole=True)
-    fit = Fitting(wish, Budget(2**40, "x")).of(path)
-    assert fit.weights == sum(load(path, args, None)[1].bytes for _ in range(1))
-    room = Room.of(path)
-    assert room.side == 64
-    assert fit.needed - fit.weights >= room.bytes() > 64 * 64 * 8 * 4
-    small = Fitting(wish, Budget(2**20, "the container's limit is")).of(path)
-    assert small.problem is not None
-    assert "for one picture of 64x64" in small.problem
-    assert "contextLength" not in small.problem and "quantised" not in small.problem
-
-
-def test_the_estimate_is_not_less_than_what_was_measured(tmp_path: Path) -> None:
-    """MiB that SD 1.x's decoder took beside its weights, at most, as MLX counts them."""
-    path = tinydiffusion.make(tmp_path / "large")
-    changed(path, "vae/config.json", block_out_channels=[128, 256, 512, 512])
-    for side, taken in ((256, 361), (512, 1036)):
-        changed(path, "unet/config.json", sample_size=side // 8)
-        assert taken < Room.of(path).bytes() / 2**20 < 1.6 * taken
-
-
-def test_larger_pictures_are_made_where_there_is_memory_for_them() -> None:
-    room = Room(side=512, pixel=8192)
-    assert room.most(None) == 1024**2
-    assert room.most(2**40) == 1024**2
-    assert room.most(room.bytes() + 100 * 8192) == 512**2 + 100
-    assert room.most(0) == 512**2
-
-
-def test_arguments_of_pictures_are_those_of_models_that_paint() -> None:
-    told = ["--steps=9", "--guidance=0", "--strength=0.4"]
-    found = parse_args(told, paints=True)
-    assert (found.steps, found.guidance, found.strength) == (9, 0.0, 0.4)
-    with pytest.raises(ValueError, match="unrecognized arguments: --steps=9"):
-        parse_args(told)
-    with pytest.raises(ValueError, match="must be 0.01 to 1.0, got 2"):
-        parse_args(["--strength", "2"], paints=True)
