@@ -23,6 +23,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HIGH_WATER = 64 * 1024
 
 _NO_BODY = (204, 304)
+#: Headers that say how the answer's body ends.
+_FRAMING = frozenset({b"content-length", b"connection", b"transfer-encoding"})
 log = structlog.get_logger("pippin.serving")
 
 
@@ -162,14 +164,15 @@ class Cycle:
         self.expects_continue = closes = False
         lines = [STATUS_LINE[status]]
         for name, value in headers:
-            if name == b"content-length":
-                self._expected = int(value)
-                self._chunked = False
-            elif name == b"connection" and value.lower() == b"close":
-                closes = True
-            elif name == b"transfer-encoding":
-                continue  # framing is made here
-            lines.append(b"%b: %b\r\n" % (name, value))
+            if name in _FRAMING:
+                if name == b"content-length":
+                    self._expected = int(value)
+                    self._chunked = False
+                elif name == b"connection":
+                    closes = value.lower() == b"close"
+                else:
+                    continue  # framing is made here
+            lines += (name, b": ", value, b"\r\n")
         if self._chunked is None and status not in _NO_BODY:
             self._frame(lines)
         if closes or self._open_ended:

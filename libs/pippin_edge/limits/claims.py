@@ -33,6 +33,11 @@ def model_owner(ref: str) -> str:
     return f"model/{ref}"
 
 
+def meter_name(kind: Kind, owner: str) -> str:
+    """Under which a limit of an owner is counted where it has a name."""
+    return f"{kind}/{owner}"
+
+
 #: Their cost is a guess until the answer is there.
 TOKENS = frozenset({Kind.TPM, Kind.TOKENS_PER_DAY})
 
@@ -49,7 +54,7 @@ class Claim(NamedTuple):
     @property
     def meter(self) -> str:
         """The name under which it is counted."""
-        return f"{self.kind}/{self.owner}"
+        return meter_name(self.kind, self.owner)
 
     def settled(self, tokens: Mapping[str, int]) -> int:
         """What it cost when the request is over and took so many tokens of each owner's."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..clock import SYSTEM, Clock
-from .claims import Claim, Kind, Verdict
+from .claims import Claim, Kind, Verdict, meter_name
 from .meters import SECONDS, Day, Flight, Mark, Window
 
 _METERS: dict[Kind, type[Window] | type[Day] | type[Flight]] = {
@@ -17,14 +17,15 @@ _METERS: dict[Kind, type[Window] | type[Day] | type[Flight]] = {
 }
 
 
+_Meter = Window | Day | Flight
 #: A claim, what counts it, and what the time is there.
-_Found = tuple[Claim, Window | Day | Flight, float]
+_Found = tuple[Claim, _Meter, float]
 
 
 class Receipt(NamedTuple):
     """What a request has taken, to be corrected when its true cost is known."""
 
-    taken: tuple[tuple[Claim, Window | Day | Flight, Mark], ...]
+    taken: tuple[tuple[Claim, _Meter, Mark], ...]
 
 
 class MemoryStore:
@@ -32,7 +33,8 @@ class MemoryStore:
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
-        self._meters: dict[str, Window | Day | Flight] = {}
+        #: By kind and owner: names are made for who asks for all of them.
+        self._meters: dict[tuple[Kind, str], _Meter] = {}
         self._swept = clock.monotonic()
 
     def __len__(self) -> int:
@@ -40,17 +42,20 @@ class MemoryStore:
 
     def take(self, claims: Sequence[Claim]) -> tuple[list[Verdict], Receipt | None]:
         """All claims, or, when one does not fit, none. The verdicts are in the claims' order."""
-        found = [self._found(claim) for claim in claims]
-        waits = [meter.wait(claim.limit, claim.cost, now) for claim, meter, now in found]
-        receipt = None if any(waits) else _taken(found)
+        found, waits, fits = self._found(claims), [], True
+        for (_, _, limit, cost), meter, now in found:
+            wait = meter.wait(limit, cost, now)
+            waits.append(wait)
+            fits = fits and not wait
+        receipt = _taken(found) if fits else None
         return [
-            Verdict(claim.limit, max(0, claim.limit - meter.used), meter.reset_after(now), wait)
+            Verdict(claim[2], max(0, claim[2] - meter.used), meter.reset_after(now), wait)
             for (claim, meter, now), wait in zip(found, waits, strict=True)
         ], receipt
 
     def note(self, claims: Sequence[Claim]) -> Receipt:
         """Take them, whether they fit or not: somebody else has said that they do."""
-        found = [self._found(claim) for claim in claims]
+        found = self._found(claims)
         for _, meter, now in found:
             meter.expire(now)
         return _taken(found)
@@ -65,8 +70,8 @@ class MemoryStore:
         """What the windows took in since that moment: meter, age in seconds, cost."""
         now = self._clock.monotonic()
         return [
-            (name, max(0.0, now - at), int(cost))
-            for name, meter in self._meters.items()
+            (meter_name(*of), max(0.0, now - at), int(cost))
+            for of, meter in self._meters.items()
             if isinstance(meter, Window)
             for at, cost in meter.since(moment)
         ]
@@ -74,30 +79,31 @@ class MemoryStore:
     def under_way(self) -> dict[str, int]:
         """What each meter of requests under way stands at."""
         meters = self._meters.items()
-        return {name: meter.used for name, meter in meters if isinstance(meter, Flight)}
+        return {meter_name(*of): meter.used for of, meter in meters if isinstance(meter, Flight)}
 
-    def _found(self, claim: Claim) -> _Found:
-        now = self._clock.monotonic()
+    def _found(self, claims: Sequence[Claim]) -> list[_Found]:
+        now, found = self._clock.monotonic(), []
         if now - self._swept > SECONDS:
             self._sweep()
-        name = claim.meter
-        meter = self._meters.get(name)
-        if meter is None:
-            meter = self._meters[name] = _METERS[claim.kind]()
-        # A day is the calendar's; everything else must not go back.
-        return claim, meter, self._clock.wall() if claim.kind is Kind.TOKENS_PER_DAY else now
+        for claim in claims:
+            kind, owner = of = claim[:2]
+            meter = self._meters.get(of)
+            if meter is None:
+                meter = self._meters[of] = _METERS[kind]()
+            # A day is the calendar's; everything else must not go back.
+            at = self._clock.wall() if kind is Kind.TOKENS_PER_DAY else now
+            found.append((claim, meter, at))
+        return found
 
     def _sweep(self) -> None:
         now = self._swept = self._clock.monotonic()
-        for name, meter in list(self._meters.items()):
+        for of, meter in list(self._meters.items()):
             meter.expire(self._clock.wall() if isinstance(meter, Day) else now)
             if not meter.used and not (isinstance(meter, Window) and meter.since(now - SECONDS)):
-                del self._meters[name]
+                del self._meters[of]
 
 
 def _taken(found: list[_Found]) -> Receipt:
     return Receipt(
-        tuple(
-            [(claim, meter, meter.add(claim.limit, claim.cost, now)) for claim, meter, now in found]
-        )
+        tuple([(claim, meter, meter.add(claim[2], claim[3], now)) for claim, meter, now in found])
     )
