@@ -42,14 +42,11 @@ class MemoryStore:
 
     def take(self, claims: Sequence[Claim]) -> tuple[list[Verdict], Receipt | None]:
         """All claims, or, when one does not fit, none. The verdicts are in the claims' order."""
-        found, waits, fits = self._found(claims), [], True
-        for (_, _, limit, cost), meter, now in found:
-            wait = meter.wait(limit, cost, now)
-            waits.append(wait)
-            fits = fits and not wait
-        receipt = _taken(found) if fits else None
+        found = self._found(claims)
+        waits = [meter.wait(claim.limit, claim.cost, now) for claim, meter, now in found]
+        receipt = None if any(waits) else _taken(found)
         return [
-            Verdict(claim[2], max(0, claim[2] - meter.used), meter.reset_after(now), wait)
+            Verdict(claim.limit, max(0, claim.limit - meter.used), meter.reset_after(now), wait)
             for (claim, meter, now), wait in zip(found, waits, strict=True)
         ], receipt
 
@@ -105,5 +102,7 @@ class MemoryStore:
 
 def _taken(found: list[_Found]) -> Receipt:
     return Receipt(
-        tuple([(claim, meter, meter.add(claim[2], claim[3], now)) for claim, meter, now in found])
+        tuple(
+            [(claim, meter, meter.add(claim.limit, claim.cost, now)) for claim, meter, now in found]
+        )
     )

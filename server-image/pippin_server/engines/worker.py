@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from .base import Delta, EngineError, EngineFailed, EngineStopped, OutOfMemory
+from .base import Activity, Delta, EngineError, EngineFailed, EngineStopped, OutOfMemory
 
 log = structlog.get_logger("pippin.engine")
 
@@ -115,6 +115,15 @@ class Worker(Generic[J, P]):
     @property
     def active(self) -> int:
         return len(self._listeners)
+
+    def activity(self) -> Activity:
+        """As every engine tells it."""
+        return Activity(
+            active=self.active,
+            batch=self.batch_size,
+            progressed_at=self.progressed_at,
+            alive=self.alive,
+        )
 
     async def run(self, job: J) -> AsyncGenerator[list[P], None]:
         """All that comes for the job; leaving early removes it before the next step."""

@@ -21,7 +21,7 @@ def test_memory_is_reckoned_for_the_weights_and_one_picture(tmp_path: Path) -> N
     path, args = tinydiffusion.make(tmp_path / "sd"), Args()
     wish = Wish(None, 1, PromptCacheConfig(enabled=False), args, on_cpu=True, whole=True)
     fit = Fitting(wish, Budget(2**40, "x")).of(path)
-    assert fit.weights == sum(load(path, args, None)[1].bytes for _ in range(1))
+    assert fit.weights == load(path, args, None)[1].bytes
     room = Room.of(path)
     assert room.side == 64
     assert fit.needed - fit.weights >= room.bytes() > 64 * 64 * 8 * 4

@@ -230,11 +230,8 @@ class MlxEngine(Adaptable):
         worker, cache = self._worker, self._cache
         if worker is None:
             return Activity(active=0, batch=0, progressed_at=self._clock())
-        return Activity(
-            active=worker.active,
-            batch=worker.batch_size,
-            progressed_at=worker.progressed_at,
-            alive=worker.alive,
+        return replace(
+            worker.activity(),
             cache_hits=cache.hits if cache else 0,
             cache_misses=cache.misses if cache else 0,
             cache=cache.state() if cache else None,

@@ -82,15 +82,9 @@ class MlxTranscriber(Transcriber):
             yield Passage("", 0.0, recording.seconds, (), (), hearing.language or "en")
 
     def activity(self) -> Activity:
-        worker = self._worker
-        if worker is None:
+        if self._worker is None:
             return Activity(active=0, batch=0, progressed_at=self._clock())
-        return Activity(
-            active=worker.active,
-            batch=worker.batch_size,
-            progressed_at=worker.progressed_at,
-            alive=worker.alive,
-        )
+        return self._worker.activity()
 
     async def close(self) -> None:
         if self._worker is not None:
