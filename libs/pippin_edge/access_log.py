@@ -76,6 +76,9 @@ class LineWriter:
 
     `sink` may block (a full pipe): the event loop never does. Bounded by `max_bytes`; what had to
     be dropped is counted in `dropped`. Call `close()` at the end.
+
+    Each write has the thread and the event loop take turns at the interpreter, which costs both
+    more than the write: so lines wait for `every` seconds between two, as long as there is room.
     """
 
     def __init__(
@@ -100,8 +103,9 @@ class LineWriter:
 
     async def _flush_later(self) -> None:
         try:
-            await asyncio.sleep(self.every)
             while self._lines:
+                if len(self._lines) < self.max_bytes // 2:
+                    await asyncio.sleep(self.every)
                 await self._flush()
         finally:
             self._task = None

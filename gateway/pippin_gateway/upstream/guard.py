@@ -33,7 +33,7 @@ class Guard:
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
-        task = asyncio.current_task()
+        task = asyncio.current_task(ticker.loop)
         assert task is not None
         self._task = task
         self.due = math.inf
@@ -90,9 +90,12 @@ class Guard:
 
 
 class Ticker:
-    """Looks at the deadlines of all running requests; sleeps when there are none."""
+    """Looks at the deadlines of all running requests; sleeps when there are none. Belongs to the
+    event loop that runs when it is made."""
 
     def __init__(self) -> None:
+        #: Asked for once: until Python 3.12 each look-up of the running one is a system call.
+        self.loop = asyncio.get_running_loop()
         self._guards: set[Guard] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,7 +108,7 @@ class Ticker:
     def add(self, guard: Guard) -> None:
         self._guards.add(guard)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+            self._timer = self.loop.call_later(TICK, self._tick)
 
     def discard(self, guard: Guard) -> None:
         self._guards.discard(guard)
@@ -114,11 +117,10 @@ class Ticker:
         if not self._guards:
             self._timer = None
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self.loop.time()
         for guard in self._guards:
             if guard.heard and guard.next_part is not None:
                 guard.until(guard.next_part(now))
         for guard in [guard for guard in self._guards if guard.due <= now]:
             guard.expire()
-        self._timer = loop.call_later(TICK, self._tick)
+        self._timer = self.loop.call_later(TICK, self._tick)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+import time
 
 import orjson
 import pytest
@@ -94,6 +95,26 @@ async def test_lines_reach_the_sink_by_the_timer_and_at_the_end() -> None:
     assert got == []
     await writer.close()
     assert got == [b"one\ntwo\n"]
+
+
+async def test_lines_that_never_stop_are_written_by_the_timer_only() -> None:
+    got: list[bytes] = []
+    writer = LineWriter(got.append, every=0.05)
+    began = time.monotonic()
+    while time.monotonic() < began + 0.3:
+        writer(b"line\n")
+        await asyncio.sleep(0)
+    assert 1 <= len(got) <= (time.monotonic() - began) / writer.every
+    await writer.close()
+    assert sum(map(len, got)) % len(b"line\n") == writer.dropped == 0
+
+
+async def test_lines_that_take_half_of_the_room_do_not_wait() -> None:
+    got: list[bytes] = []
+    writer = LineWriter(got.append, every=3600.0, max_bytes=10)
+    writer(b"12345\n")
+    await writer.close()
+    assert got == [b"12345\n"]
 
 
 async def test_a_sink_that_hangs_drops_lines_and_holds_up_nobody() -> None:
