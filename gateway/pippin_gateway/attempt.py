@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
 from pippin_edge import errors, sse
-from pippin_edge.asgi import Send
+from pippin_edge.asgi import Send, Sender
 
 from . import relay, usage
 from .cache import ResponseCache
@@ -160,7 +160,8 @@ class Attempts:
         rest."""
         deps, guard = self._deps, call.guard
         client = call.scope["state"]["connection"]
-        events = relay.Events(exchange, send, partial(self._shown, call), client)
+        sender = cast(Sender, send)  # the server's, or that of a layer of ours
+        events = relay.Events(exchange, sender, partial(self._shown, call), client)
         await events.begin()
         if call.rest is None:
             waited = deps.clock() - call.began

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
-from pippin_edge.asgi import Headers, Message, Send
+from pippin_edge.asgi import Headers, Message, Send, Sender
 
 from .answers import SharedAnswers, Stored
 from .catalog.model import ApiKey, CachePolicy, Model
@@ -189,6 +189,12 @@ class Recorder:
         elif self._good:
             self._take(message)
         await self._send(message)
+
+    def part(self, body: bytes) -> None:
+        """As asgi.Sender has it."""
+        if self._good:
+            self._take({"body": body, "more_body": True})
+        cast(Sender, self._send).part(body)
 
     def _take(self, message: Message) -> None:
         part = message.get("body", b"")

@@ -14,7 +14,7 @@ from typing import Protocol
 import orjson
 
 from pippin_edge import errors, sse
-from pippin_edge.asgi import Headers, Message, Send
+from pippin_edge.asgi import Headers, Send, Sender
 
 from .routing.retry import Failure
 from .upstream.client import Exchange
@@ -98,10 +98,12 @@ class Client(Protocol):
 class Events:
     """A stream of events. `begin` before the status line, then `run`."""
 
+    __slots__ = ("_client", "_exchange", "_first", "_last", "_send", "_shown", "_torn")
+
     def __init__(
         self,
         exchange: Exchange,
-        send: Send,
+        send: Sender,
         shown: Callable[[bytes], bytes],
         client: Client,
     ) -> None:
@@ -139,19 +141,11 @@ class Events:
         if self._client.writable is not None:
             return False
         part = self._complete_events(self._exchange.take())
-        if part and (shown := self._shown(part)):
-            self._send_now({"type": "http.response.body", "body": shown, "more_body": True})
-        self._last = part or self._last
+        if part:
+            self._last = part
+            if shown := self._shown(part):
+                self._send.part(shown)
         return True
-
-    def _send_now(self, message: Message) -> None:
-        """Nobody waits for a client that has room, so `send` ends with its first step."""
-        sending = self._send(message).__await__()
-        try:
-            next(sending)
-        except StopIteration:
-            return
-        raise RuntimeError("a client with room was waited for")
 
     async def fail(self, error: errors.ApiError, request_id: str) -> None:
         """The last event of a stream that broke off, and the end."""

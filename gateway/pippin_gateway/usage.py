@@ -79,9 +79,9 @@ def _last(name: bytes, part: bytes) -> int | None:
 def hide(part: bytes) -> bytes:
     """Whole events without what a client gets that asked for its usage: the event that tells
     nothing else, and the word in every event before that there is none yet."""
-    part = part.replace(b',"usage":null', b"")  # as our own servers and OpenAI write it
     if b'"usage"' not in part:
         return part
+    part = part.replace(b',"usage":null', b"")  # as our own servers and OpenAI write it
     part = _NONE_YET.sub(b"", part)
     at = part.rfind(b'"prompt_tokens"')
     end = part.find(b"\n\n", at) + 2

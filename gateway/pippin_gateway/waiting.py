@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import orjson
 
 from pippin_edge import errors, sse
-from pippin_edge.asgi import Headers, Message, Send
+from pippin_edge.asgi import Headers, Message, Send, Sender
 
 from .catalog.model import Catalog, Replica
 from .relay import EVENT_STREAM
@@ -159,6 +160,10 @@ class Early:
             self._whole.append(message.get("body", b""))
             if not message.get("more_body"):
                 await self._part(sse.event(b"".join(self._whole).translate(_JSON_LINES)))
+
+    def part(self, body: bytes) -> None:
+        """As asgi.Sender has it: of an answer in events."""
+        cast(Sender, self._send).part(body)
 
     async def _part(self, body: bytes, *, more: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -7,7 +7,7 @@ A class that is done when it calls the next one is no coroutine: it returns the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -15,6 +15,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+
+class Sender(Protocol):
+    """What our own server and layers give an app as its `send`."""
+
+    def __call__(self, message: Message) -> Awaitable[None]: ...
+    def part(self, body: bytes) -> None:
+        """More of a body that has begun and goes on, for a client that has room: no message, and
+        nothing to wait for. An event of a stream passes all layers in one call each."""
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
@@ -45,6 +54,11 @@ class Answer:
         self.status: int | None = None
         #: Bytes of its body.
         self.sent = 0
+
+    def part(self, body: bytes) -> None:
+        """As Sender has it."""
+        self.sent += len(body)
+        cast(Sender, self._send).part(body)
 
     def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.body":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import cast
 
-from .asgi import App, Message, Receive, Scope, Send, state
+from .asgi import App, Message, Receive, Scope, Send, Sender, state
 from .errors import ApiError, PayloadTooLarge, RequestTimeout, UnsupportedMedia
 
 #: Seconds for the whole body.
@@ -50,7 +51,7 @@ class BodyLimit:
             if connection is not None and connection.body_complete:
                 return self.app(scope, receive, send)  # it came with the headers
         guard = _Guard(receive, send, cap, self.read_seconds)
-        return self.app(scope, guard.receive, guard.send)
+        return self.app(scope, guard.receive, guard)
 
 
 def _too_large(cap: int) -> PayloadTooLarge:
@@ -58,7 +59,8 @@ def _too_large(cap: int) -> PayloadTooLarge:
 
 
 class _Guard:
-    """One request's body on its way in: counted, and under a deadline until it is whole."""
+    """One request's body on its way in: counted, and under a deadline until it is whole. Stands
+    where `send` stood."""
 
     __slots__ = ("_cap", "_deadline", "_receive", "_refusal", "_seen", "_send", "_whole")
 
@@ -89,8 +91,12 @@ class _Guard:
         self._whole = not message.get("more_body")
         return message
 
-    async def send(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         # A framework below may have caught the refusal and made its own answer of it.
         if self._refusal is not None:
             raise self._refusal
-        await self._send(message)
+        return self._send(message)
+
+    def part(self, body: bytes) -> None:
+        """As Sender has it: of an answer, so nothing was refused."""
+        cast(Sender, self._send).part(body)

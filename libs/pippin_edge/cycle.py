@@ -1,4 +1,5 @@
-"""One request and its answer: ASGI's `receive` and `send`, and how an answer's bytes are made.
+"""One request and its answer: ASGI's `receive`, its `send`, which is the cycle itself, and how an
+answer's bytes are made.
 
 Header names and values are not searched for line breaks: they are ours, or passed a parser that
 allows none. The head leaves together with the first part of the body, in one system call.
@@ -96,7 +97,7 @@ class Cycle:
     async def run(self, app: App) -> None:
         """The app, from the request to the end of the answer; a cut where that is not reached."""
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self.scope, self.receive, self)
         except asyncio.CancelledError:  # the time to drain is over
             pass
         except Exception:
@@ -145,8 +146,8 @@ class Cycle:
 
     # What goes
 
-    async def send(self, message: Message) -> None:
-        """ASGI's; raises RuntimeError when the app breaks its order."""
+    async def __call__(self, message: Message) -> None:
+        """ASGI's `send`; raises RuntimeError when the app breaks its order."""
         if self._line.writable is not None and not self.gone:
             await self._line.writable.wait()
         if self.gone:
@@ -158,6 +159,11 @@ class Cycle:
             self._start(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"{kind} was sent out of order")
+
+    def part(self, body: bytes) -> None:
+        """As asgi.Sender has it."""
+        if not self.gone:
+            self._body(body, True)
 
     def _start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -191,13 +197,13 @@ class Cycle:
 
     def _body(self, body: bytes, more: bool) -> None:
         data, self._head = self._head, b""
-        if self.scope["method"] == "HEAD":
-            self._expected = 0
-        elif self._chunked:
+        if self._chunked:
             if body:
                 data += b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
                 data += b"0\r\n\r\n"
+        elif self.scope["method"] == "HEAD":
+            self._expected = 0
         else:
             if not self._open_ended:
                 self._expect(len(body))

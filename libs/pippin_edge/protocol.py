@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import urllib.parse
-from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -58,10 +57,38 @@ class Protocol(asyncio.Protocol):
     parser (llhttp is strict); tests/wire holds it to that.
     """
 
+    __slots__ = (
+        "_begun",
+        "_client",
+        "_cycle",
+        "_discarded",
+        "_end_timer",
+        "_expects_continue",
+        "_header_timer",
+        "_headers",
+        "_headers_came",
+        "_house",
+        "_loop",
+        "_parser",
+        "_partial_bytes",
+        "_queue",
+        "_reading_headers",
+        "_reading_paused",
+        "_refusal",
+        "_refused",
+        "_server",
+        "_small",
+        "_url",
+        "_write_timer",
+        "body_complete",
+        "idle_since",
+        "on_gone",
+        "transport",
+        "writable",
+    )
+
     header_seconds: float = HEADER_SECONDS
     write_stall_seconds: float = WRITE_STALL_SECONDS
-
-    transport: asyncio.Transport
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -72,7 +99,8 @@ class Protocol(asyncio.Protocol):
         self._client: tuple[str, int] | None = None
         self._server: tuple[str, int] | None = None
         self._cycle: Cycle | None = None
-        self._queue: deque[Cycle] = deque()
+        #: Pipelined, which hardly anybody does.
+        self._queue: list[Cycle] = []
         self._reading_paused = False
         #: Whether there is room for what is written; None: there always was.
         self.writable: asyncio.Event | None = None
@@ -262,7 +290,7 @@ class Protocol(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if self._queue:
-            self._start(self._queue.popleft())
+            self._start(self._queue.pop(0))
         else:
             self.idle_since = self._loop.time()
         if not self._queue:
