@@ -1,0 +1,56 @@
+"""Events of a stream reach the client one by one, each when it comes, through all that is between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from support.gateway import Running, model_object
+from support.upstreams import DONE, END, STREAM_HEAD, Turn, event, upstream
+
+CHAT = "/v1/chat/completions"
+WORDS = ["one ", "two ", "three ", "four"]
+#: More than one read of a socket takes, so that it does not come together with its headers.
+LONG = "x" * (1 << 20)
+
+CASES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "behind a long prompt": {"messages": [{"role": "user", "content": LONG}]},
+    "greedy, so that it could go on elsewhere": {"temperature": 0},
+}
+
+
+@pytest.mark.parametrize("asked", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("kept", [False, True], ids=["", "and kept in the cache"])
+async def test_each_event_comes_before_the_next_is_made(
+    gateway: Running, asked: dict[str, Any], kept: bool
+) -> None:
+    arrived = asyncio.Event()
+
+    async def one_by_one(turn: Turn) -> None:
+        await turn.send(STREAM_HEAD)
+        for word in WORDS:
+            await turn.send(event(word))
+            await arrived.wait()
+            arrived.clear()
+        await turn.send(DONE, END)
+
+    if kept:
+        gateway.store.put("modeldeployments", model_object(responseCache={"enabled": True}))
+    body = {"model": "qwen", "stream": True, "messages": []} | asked
+    got: list[bytes] = []
+    async with upstream(one_by_one) as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        async with asyncio.timeout(10), http.stream("POST", CHAT, json=body) as answer:
+            async for part in answer.aiter_raw():
+                got.append(part)
+                arrived.set()
+        assert got[-1] == b"data: [DONE]\n\n"
+        assert [word.encode() in part for word, part in zip(WORDS, got, strict=False)] == [True] * 4
+        assert b'"bytes":%d' % sum(map(len, got)) in gateway.log[-1]
+        if kept and "temperature" in asked:
+            again = await http.post(CHAT, json=body)
+            assert again.headers["x-pippin-cache"] == "hit"
+            assert again.content == b"".join(got)
