@@ -1,4 +1,4 @@
-"""Events of a stream reach the client one by one, each when it comes, through all that is between."""
+"""Events of a stream reach the client one by one, as they come, through all that is between."""
 
 from __future__ import annotations
 
