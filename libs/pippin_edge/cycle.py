@@ -26,6 +26,8 @@ HIGH_WATER = 64 * 1024
 _NO_BODY = (204, 304)
 #: Headers that say how the answer's body ends.
 _FRAMING = frozenset({b"content-length", b"connection", b"transfer-encoding"})
+#: The scope of a request that is over.
+_OVER: Scope = {}
 log = structlog.get_logger("pippin.serving")
 
 
@@ -105,6 +107,9 @@ class Cycle:
         finally:
             if not self.complete:
                 self._line.transport.close()
+            # What layers keep of it in its scope refers to this object: left like that, each
+            # request's memory would wait for the garbage collector, and the next one's be cold.
+            self.scope = _OVER
             self._line.over(self)
 
     # What comes

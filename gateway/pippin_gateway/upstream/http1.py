@@ -124,6 +124,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    def rest(self) -> None:
+        """Let go of the exchange that is over, while the connection waits for the next one."""
+        self.tap = None
+        self.headers = {}
+
     @property
     def reusable(self) -> bool:
         return (

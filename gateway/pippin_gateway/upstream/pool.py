@@ -41,6 +41,7 @@ class Pool:
             if not kept:
                 del self._idle[replica.id]
             return
+        connection.rest()
         connection.idle_since = self._loop.time()
         kept.append(connection)
         if self._sweeper is None:
