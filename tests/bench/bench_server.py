@@ -3,8 +3,9 @@
     python tests/bench/bench_server.py [--models 7m,56m] [--concurrency 1,4,16] [--rounds 3]
 
 Raw: mlx_lm's BatchGenerator in a process of its own, closed loop. Server: `pippin-server serve` and
-a streaming client. They take turns; the best round of each counts, since a shared machine only
-ever takes away. Ratios mean something elsewhere, absolute figures do not. Not a test.
+a streaming client. They take turns, greedy and seeded twice in each round, and a ratio is the
+median over the turns of what ran next to each other: a shared machine is slow or fast for minutes.
+Ratios mean something elsewhere, absolute figures do not. Not a test.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,11 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 #: Tokens per second against raw, and time to the first token; see docs on performance.
 GOALS = {"tok_s": 0.95, "ttft": 1.25, "itl_p99": 1.1}
+#: What the server is asked with, by kind.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "server": {"temperature": 0},
+    "seeded": {"temperature": 1, "seed": 7},
+}
 _WORDS = "model server batch token cache request stream engine memory kernel import return".split()
 
 
@@ -53,7 +60,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        return self.tokens / self.wall if self.wall else 0.0
+        return self.tokens / self.wall
 
     @property
     def ttft(self) -> float:
@@ -62,6 +69,14 @@ class Result:
     @property
     def itl_p99(self) -> float:
         return percentile(self.between, 99)
+
+    @property
+    def cpu_per_token(self) -> float:
+        return self.cpu / self.tokens
+
+
+#: What ran next to each other, by kind.
+Turn = dict[str, Result]
 
 
 def percentile(values: list[float], percent: float) -> float:
@@ -239,9 +254,9 @@ async def compare(name: str, concurrencies: list[int], rounds: int, directory: P
 
     model = tinymodel.make(directory / name, tinymodel.Shape(**SHAPES[name]))
     for concurrency in concurrencies:
-        found: dict[str, list[Result]] = {"raw": [], "server": [], "seeded": []}
+        turns: list[Turn] = []
         for number in range(rounds):
-            found["raw"].append(await asyncio.to_thread(raw_in_a_process, model, concurrency, 0.0))
+            raw = await asyncio.to_thread(raw_in_a_process, model, concurrency, 0.0)
             place = directory / f"{name}-{concurrency}-{number}"
             place.mkdir()
             # The raw engine keeps no prompts either, and all rounds ask the same.
@@ -252,27 +267,29 @@ async def compare(name: str, concurrencies: list[int], rounds: int, directory: P
                 prompt_cache=PromptCacheConfig(enabled=False),
             )
             async with serving(place, config) as server:
-                for kind, options in (
-                    ("server", {"temperature": 0}),
-                    ("seeded", {"temperature": 1, "seed": 7}),
-                ):
-                    found[kind].append(await closed_loop(server, name, concurrency, options))
-        show(name, concurrency, found)
+                for order in (list(OPTIONS), list(reversed(OPTIONS))):
+                    turn = {"raw": raw}
+                    for kind in order:
+                        turn[kind] = await closed_loop(server, name, concurrency, OPTIONS[kind])
+                    turns.append(turn)
+        show(name, concurrency, turns)
 
 
-def show(name: str, concurrency: int, found: dict[str, list[Result]]) -> None:
-    best = {kind: max(r.rate for r in results) for kind, results in found.items()}
-    ttft = {kind: min(r.ttft for r in results) for kind, results in found.items()}
-    cpu = {kind: min(r.cpu / r.tokens for r in results) for kind, results in found.items()}
-    itl = {kind: min(r.itl_p99 for r in results) for kind, results in found.items()}
-    for kind in ("raw", "server", "seeded"):
+def show(name: str, concurrency: int, turns: list[Turn]) -> None:
+    def median(figure: str, kind: str, against: str = "") -> float:
+        found: list[float] = [getattr(turn[kind], figure) for turn in turns]
+        beside: list[float] = [getattr(turn[against], figure) if against else 1.0 for turn in turns]
+        return statistics.median(one / other for one, other in zip(found, beside, strict=True))
+
+    for kind in ("raw", *OPTIONS):
         against = "server" if kind == "seeded" else "raw"
         print(
-            f"{name:5} c={concurrency:<3} {kind:7} {best[kind]:8.1f} tok/s "
-            f"({best[kind] / best[against]:.2f} of {against})  "
-            f"TTFT p50 {ttft[kind] * 1000:7.1f} ms ({ttft[kind] / ttft['raw']:.2f}x)  "
-            f"ITL p99 {itl[kind] * 1000:6.1f} ms ({itl[kind] / itl['raw']:.2f}x)  "
-            f"CPU {cpu[kind] * 1000:6.2f} ms/token",
+            f"{name:5} c={concurrency:<3} {kind:7} {median('rate', kind):8.1f} tok/s "
+            f"({median('rate', kind, against):.2f} of {against})  "
+            f"TTFT p50 {median('ttft', kind) * 1000:7.1f} ms ({median('ttft', kind, 'raw'):.2f}x)  "
+            f"ITL p99 {median('itl_p99', kind) * 1000:6.1f} ms "
+            f"({median('itl_p99', kind, 'raw'):.2f}x)  "
+            f"CPU {median('cpu_per_token', kind) * 1000:6.2f} ms/token",
             flush=True,
         )
 

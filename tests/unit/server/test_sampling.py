@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 
 import mlx.core as mx
@@ -67,6 +68,35 @@ def test_tokens_come_by_their_shares(sampling: Sampling, keep: set[int]) -> None
 def test_a_flat_vocabulary_is_drawn_to_its_ends() -> None:
     found = shares(Sampling(temperature=1.0), [0.0] * 4)
     assert all(abs(share - 0.25) < 0.02 for share in found)
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 1025, 2051, 8000])
+def test_a_token_is_found_wherever_it_is_in_a_vocabulary(size: int) -> None:
+    places = [place for place in (0, 1, 62, 63, 64, 1024, size // 2, size - 1) if place < size]
+    logits = mx.full((len(places), size), -40.0)
+    for row, place in enumerate(places):
+        logits[row, place] = 3.0
+    rows = [Row(Sampling(temperature=1.0)) for _ in places]
+    assert RowSampler()(logits, rows).tolist() == places
+
+
+def test_all_of_a_large_vocabulary_is_drawn_evenly() -> None:
+    size = 3000
+    found = shares(Sampling(temperature=1.0), [0.5] * size)
+    tenths = [sum(found[at : at + size // 10]) for at in range(0, size, size // 10)]
+    assert all(abs(share - 0.1) < 5 * math.sqrt(0.09 / (ROWS * STEPS)) for share in tenths)
+
+
+@pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2**-53])
+def test_what_may_not_come_does_not_whatever_is_drawn(number: float) -> None:
+    class Fixed(random.Random):
+        def random(self) -> float:
+            return number
+
+    logits = mx.array([[-math.inf] * 70 + [1.0, 1.0] + [-math.inf] * 70])
+    row = Row(Sampling(temperature=5.0))
+    row.random = Fixed()
+    assert RowSampler()(logits, [row]).tolist() == [70 if number < 0.5 else 71]
 
 
 def test_a_seed_gives_the_same_tokens_in_any_company() -> None:

@@ -24,10 +24,20 @@ from .guide import Guide
 
 #: Tokens drawn at once; the bound is at most 6 % too high, so three are enough for 1 in 5,000.
 _TRIES = 3
-#: A draw of exactly 1.0 in float32 would lie beyond the distribution's end.
-_LAST = 1 - 2**-20
+#: Entries that are summed up before one is looked for among them.
+_BLOCK = 64
+#: A true share is at least so much of its bound: below it a token is kept, whichever it is.
+_SURE = 0.942
+#: A draw of exactly 1.0 in float32 would lie beyond the distribution's end; at 0 lies what may not
+#: come, if it is the vocabulary's first.
+_FIRST, _LAST = 2**-53, 1 - 2**-20
+#: The bits of a float32 as a number: a step of the exponent, 1.0, and the least number there is.
+_EXPONENT = 1 << 23
+_ONE, _LEAST = 127.0 * _EXPONENT, 1.0 * _EXPONENT
 #: The lowest exponent of a float32; and one below which all tokens together never come.
 _LOWEST, _NEVER = -126.0, -40.0
+#: So many numbers are compared one by one.
+_FEW = 4096
 #: Of the exponents from _NEVER to 0: tokens are told apart by a ten-thousandth of their share.
 _HALVINGS = 18
 _COLDEST = 1e-3
@@ -50,7 +60,7 @@ class Row:
     def numbers(self) -> list[float]:
         """For one token: where to draw, and whether to keep it, for each try."""
         draw = self.random.random
-        return [min(draw(), _LAST) for _ in range(2 * _TRIES)]
+        return [min(draw(), _LAST) or _FIRST for _ in range(2 * _TRIES)]
 
 
 class RowSampler:
@@ -77,8 +87,9 @@ class _Columns:
         wanted = [row.sampling for row in rows]
         self._mixed = any(row.greedy for row in rows)
         self._greedy = mx.array([row.greedy for row in rows])
-        # Exponents of two: 2 ** (logit * scale) is exp(logit / temperature).
-        self._scale = _column(math.log2(math.e) / max(s.temperature, _COLDEST) for s in wanted)
+        # 2 ** (logit * log2(e) / temperature) is exp(logit / temperature).
+        exponent = float(_EXPONENT) * math.log2(math.e)
+        self._scale = _column(exponent / max(s.temperature, _COLDEST) for s in wanted)
         self._min_p = self._top_k = self._top_p = None
         if any(s.min_p for s in wanted):
             self._min_p = _column(math.log2(s.min_p) if s.min_p else _LOWEST for s in wanted)
@@ -88,26 +99,34 @@ class _Columns:
             self._top_p = _column(s.top_p for s in wanted)
 
     def draw(self, logits: mx.array, rows: Sequence[Row]) -> mx.array:
-        exponents = logits.astype(mx.float32) * self._scale
-        exponents = exponents - mx.max(exponents, axis=-1, keepdims=True)
-        bound = _power_bound(exponents)
-        least = self._least(exponents)
-        if least is not None:
-            bound = bound * (exponents >= least)
-        numbers = mx.array([row.numbers() for row in rows])
+        bits = logits.astype(mx.float32) * self._scale
+        bits = mx.maximum(bits + (_ONE - _highest(bits)), _LEAST)
+        bound = _read(bits)
+        if self._cuts:
+            exponents = _exponents(bits)
+            bound = bound * (exponents >= self._least(exponents))
+        numbers = [row.numbers() for row in rows]
+        # On a CPU each step that is left out counts, however small what it works on.
+        sure = all(told[_TRIES] < _SURE for told in numbers)
+        draws = mx.array([told[: 1 if sure else _TRIES] for told in numbers])
         mass = mx.cumsum(bound, axis=-1)
-        targets = numbers[:, :_TRIES] * mass[:, -1:]
-        tried = mx.stack(
-            [mx.sum(mass <= targets[:, n : n + 1], axis=-1) for n in range(_TRIES)], axis=-1
-        )
-        true = mx.power(2.0, mx.take_along_axis(exponents, tried, axis=-1))
-        kept = numbers[:, _TRIES:] * mx.take_along_axis(bound, tried, axis=-1) < true
-        first = mx.argmax(kept, axis=-1, keepdims=True)
-        drawn = mx.take_along_axis(tried, first, axis=-1)[:, 0]
+        drawn = _places(mass, draws * mass[:, -1:])
+        if not sure:
+            found = mx.take_along_axis(bits, drawn, axis=-1)
+            keeps = mx.array([told[_TRIES:] for told in numbers])
+            kept = keeps * _read(found) < mx.power(2.0, _exponents(found))
+            first = mx.argmax(kept, axis=-1, keepdims=True)
+            drawn = mx.take_along_axis(drawn, first, axis=-1)
+        drawn = drawn[:, 0]
         return mx.where(self._greedy, mx.argmax(logits, axis=-1), drawn) if self._mixed else drawn
 
-    def _least(self, exponents: mx.array) -> mx.array | None:
-        """The smallest exponent that may be drawn, of each row; None: all of them."""
+    @property
+    def _cuts(self) -> bool:
+        """Whether there are tokens that may not be drawn."""
+        return not (self._min_p is self._top_k is self._top_p is None)
+
+    def _least(self, exponents: mx.array) -> mx.array:
+        """The smallest exponent that may be drawn, of each row."""
         least = self._min_p
         if self._top_k is not None:
             count = _halved(lambda at: mx.sum(exponents >= at, axis=-1, keepdims=True), self._top_k)
@@ -123,13 +142,39 @@ class _Columns:
                 reach=True,
             )
             least = mass if least is None else mx.maximum(least, mass)
+        assert least is not None, "there is a cut"
         return least
 
 
-def _power_bound(exponents: mx.array) -> mx.array:
-    """2 ** x, or up to 6 % more: a straight line between whole powers, which bits are anyway."""
-    shifted = (mx.maximum(exponents, _LOWEST) + 127.0) * float(1 << 23)
-    return shifted.astype(mx.int32).view(mx.float32)
+def _places(mass: mx.array, targets: mx.array) -> mx.array:
+    """How many entries of the row's sums, which rise, each of its targets has reached: first by
+    blocks, then within the one block where it ends. The last sum is above all targets."""
+    if over := mass.shape[-1] % _BLOCK:
+        mass = mx.pad(mass, [(0, 0), (0, _BLOCK - over)], constant_values=math.inf)
+    blocked = mass.reshape(len(mass), -1, _BLOCK)
+    at = targets[..., None]
+    block = mx.sum(blocked[:, None, :, -1] <= at, axis=-1)
+    inside = mx.take_along_axis(blocked, block[..., None], axis=1)
+    return block * _BLOCK + mx.sum(inside <= at, axis=-1)
+
+
+def _highest(values: mx.array) -> mx.array:
+    """The largest of each row. The library looks at one after the other on a CPU, but compares
+    many at once; halves may overlap."""
+    while (size := values.shape[-1]) > _FEW:
+        half = (size + 1) // 2
+        values = mx.maximum(values[:, :half], values[:, size - half :])
+    return mx.max(values, axis=-1, keepdims=True)
+
+
+def _read(bits: mx.array) -> mx.array:
+    """2 ** x of the x whose bits these are, or up to 6 % more: a straight line between whole
+    powers."""
+    return bits.astype(mx.int32).view(mx.float32)
+
+
+def _exponents(bits: mx.array) -> mx.array:
+    return bits * (1 / _EXPONENT) - 127.0
 
 
 def _halved(
