@@ -2,7 +2,9 @@
 //   load PORT KEY CONNECTIONS SECONDS RATE GAP
 // RATE 0: closed loop.  RATE > 0: requests start on a schedule and their latency counts from it, so
 // a queue shows.  GAP -1: JSON answers; else streams with events GAP microseconds apart, whose
-// delay is read from the T<ns> that upstream.c puts into each.
+// delay is read from the T<ns> that upstream.c puts into each. Slow streams begin one after the
+// other within the first second: of those that begin together, events come together, and whoever
+// starts streams quickly is woken once for many.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -164,8 +166,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < n_conns; i++) { conns[i].fd = -1; dial(&conns[i]); }
     long long began = now(), end = began + seconds * 1000000000LL, hard = end + 10000000000LL;
     long long next = began, period = rate ? 1e9 / rate : 0, late = 0;
-    int in_flight = 0, turn = 0;
-    if (!rate) for (int i = 0; i < n_conns; i++, in_flight++) start(&conns[i], now());
+    long long apart = gap > 0 ? 1000000000LL / n_conns : 0;
+    int in_flight = 0, turn = 0, begun = rate ? n_conns : 0;
     struct epoll_event ready[256];
     for (long long t = began; (t < end || in_flight) && t < hard; t = now()) {
         while (rate && next <= t && next < end) {
@@ -176,7 +178,10 @@ int main(int argc, char **argv) {
             in_flight++;
             next += period;
         }
+        for (; begun < n_conns && began + begun * apart <= t; begun++, in_flight++)
+            start(&conns[begun], now());
         long long wait = rate && next < end ? next - now() : 100000000LL;
+        if (begun < n_conns) wait = began + begun * apart - now();
         struct timespec pause = {0, wait < 0 ? 0 : wait > 100000000LL ? 100000000LL : wait};
         int n = epoll_pwait2(ep, ready, 256, &pause, NULL);
         for (int i = 0; i < n; i++) {
