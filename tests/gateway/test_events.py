@@ -1,12 +1,19 @@
-"""Events of a stream reach the client one by one, as they come, through all that is between."""
+"""Events of a stream reach the client one by one, as they come, through all that is between; and
+nothing of a request stays behind."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
+from pippin_edge.asgi import Answer
+from pippin_gateway.call import Call
+from pippin_gateway.relay import Events
+from pippin_gateway.upstream.client import Exchange
+from support.eventually import eventually
 from support.gateway import Running, model_object
 from support.upstreams import DONE, END, STREAM_HEAD, Turn, event, upstream
 
@@ -54,3 +61,25 @@ async def test_each_event_comes_before_the_next_is_made(
             again = await http.post(CHAT, json=body)
             assert again.headers["x-pippin-cache"] == "hit"
             assert again.content == b"".join(got)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_what_a_request_took_is_free_when_it_is_over(gateway: Running, stream: bool) -> None:
+    """Without the garbage collector, and though both of its connections stay open."""
+    async with upstream() as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        body = {"model": "qwen", "stream": stream, "messages": []}
+        await http.post(CHAT, json=body)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert (await http.post(CHAT, json=body)).status_code == 200
+            await eventually(left_of_requests, within=5, until=lambda left: not left)
+        finally:
+            gc.enable()
+        assert replica.connections == replica.open == 1
+
+
+def left_of_requests() -> list[object]:
+    return [one for one in gc.get_objects() if type(one) in (Answer, Call, Events, Exchange)]
