@@ -173,7 +173,7 @@ class Recorder:
     """Passes an answer on and remembers it; `body` is None until a good one has come whole."""
 
     def __init__(self, send: Send, request_id: str, shelf: _Shelf) -> None:
-        self._send = send
+        self._send = cast(Sender, send)
         self.shelf = shelf
         self._parts: list[bytes] = []
         self._size = 0
@@ -187,24 +187,23 @@ class Recorder:
             self._good = message["status"] == 200
             self.headers = [pair for pair in message["headers"] if pair[0] in _KEPT]
         elif self._good:
-            self._take(message)
+            self._take(message.get("body", b""), more=message.get("more_body", False))
         await self._send(message)
 
     def part(self, body: bytes) -> None:
         """As asgi.Sender has it."""
         if self._good:
-            self._take({"body": body, "more_body": True})
-        cast(Sender, self._send).part(body)
+            self._take(body, more=True)
+        self._send.part(body)
 
-    def _take(self, message: Message) -> None:
-        part = message.get("body", b"")
+    def _take(self, part: bytes, *, more: bool) -> None:
         self._size += len(part)
         if self._size > ENTRY_BYTES:
             self._good = False
             self._parts.clear()
             return
         self._parts.append(part)
-        if not message.get("more_body"):
+        if not more:
             self.body = b"".join(self._parts)
 
 

@@ -129,7 +129,7 @@ class Early:
     told in events, because the status has been told already."""
 
     def __init__(self, send: Send, headers: Headers) -> None:
-        self._send = send
+        self._send = cast(Sender, send)
         self._headers = headers
         self._whole: list[bytes] | None = None
         #: Whether the client has been told a status.
@@ -163,7 +163,7 @@ class Early:
 
     def part(self, body: bytes) -> None:
         """As asgi.Sender has it: of an answer in events."""
-        cast(Sender, self._send).part(body)
+        self._send.part(body)
 
     async def _part(self, body: bytes, *, more: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -47,7 +47,7 @@ class Answer:
     __slots__ = ("_send", "more_headers", "sent", "status")
 
     def __init__(self, send: Send, more_headers: Headers) -> None:
-        self._send = send
+        self._send = cast(Sender, send)
         #: Go out with the head.
         self.more_headers = more_headers
         #: None until the answer begins.
@@ -58,7 +58,7 @@ class Answer:
     def part(self, body: bytes) -> None:
         """As Sender has it."""
         self.sent += len(body)
-        cast(Sender, self._send).part(body)
+        self._send.part(body)
 
     def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.body":

@@ -66,7 +66,7 @@ class _Guard:
 
     def __init__(self, receive: Receive, send: Send, cap: int, seconds: float) -> None:
         self._receive = receive
-        self._send = send
+        self._send = cast(Sender, send)
         self._cap = cap
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._seen = 0
@@ -99,4 +99,4 @@ class _Guard:
 
     def part(self, body: bytes) -> None:
         """As Sender has it: of an answer, so nothing was refused."""
-        cast(Sender, self._send).part(body)
+        self._send.part(body)

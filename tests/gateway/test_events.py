@@ -13,13 +13,14 @@ from pippin_edge.asgi import Answer
 from pippin_gateway.call import Call
 from pippin_gateway.relay import Events
 from pippin_gateway.upstream.client import Exchange
+from pippin_gateway.upstream.http1 import Connection
 from support.eventually import eventually
 from support.gateway import Running, model_object
 from support.upstreams import DONE, END, STREAM_HEAD, Turn, event, upstream
 
 CHAT = "/v1/chat/completions"
 WORDS = ["one ", "two ", "three ", "four"]
-#: More than one read of a socket takes, so that it does not come together with its headers.
+#: More than one read of a socket takes.
 LONG = "x" * (1 << 20)
 
 CASES: dict[str, dict[str, Any]] = {
@@ -30,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("asked", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("kept", [False, True], ids=["", "and kept in the cache"])
+@pytest.mark.parametrize("kept", [False, True], ids=["passed on", "kept in the cache too"])
 async def test_each_event_comes_before_the_next_is_made(
     gateway: Running, asked: dict[str, Any], kept: bool
 ) -> None:
@@ -81,5 +82,30 @@ async def test_what_a_request_took_is_free_when_it_is_over(gateway: Running, str
         assert replica.connections == replica.open == 1
 
 
-def left_of_requests() -> list[object]:
-    return [one for one in gc.get_objects() if type(one) in (Answer, Call, Events, Exchange)]
+async def test_what_a_client_left_is_free_as_well(gateway: Running) -> None:
+    async def endless(turn: Turn) -> None:
+        await turn.send(STREAM_HEAD, event("one "))
+        await turn.hang()
+
+    async with upstream(endless) as replica, gateway.client() as http:
+        gateway.route(replica.port)
+        gc.collect()
+        gc.disable()
+        try:
+            body = {"model": "qwen", "stream": True, "messages": []}
+            async with http.stream("POST", CHAT, json=body) as answer:
+                await anext(answer.aiter_raw())
+                assert left_of_requests() and alive(Connection)
+            await eventually(left_of_requests, within=5, until=lambda left: not left)
+            await eventually(lambda: alive(Connection), within=5, until=lambda left: not left)
+        finally:
+            gc.enable()
+
+
+def left_of_requests() -> int:
+    """A number: a list would keep them."""
+    return alive(Answer, Call, Events, Exchange)
+
+
+def alive(*kinds: type) -> int:
+    return sum(type(one) in kinds for one in gc.get_objects())

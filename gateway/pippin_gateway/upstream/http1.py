@@ -75,10 +75,7 @@ class Connection(asyncio.Protocol):
         self.head_seen = False
         self.received = False
         self.status = 0
-        #: Called when parts have come for a task that waits for them: whether it took them, so
-        #: that the task may wait on. To wake it costs more than to pass an event on.
-        self.tap: Callable[[], bool] | None = None
-        self.headers: dict[bytes, bytes] = {}
+        self.rest()
 
     # What the client does
 
@@ -125,9 +122,11 @@ class Connection(asyncio.Protocol):
         return data
 
     def rest(self) -> None:
-        """Let go of the exchange that is over, while the connection waits for the next one."""
-        self.tap = None
-        self.headers = {}
+        """Let go of the exchange that is over, which knows the connection."""
+        #: Called when parts have come for a task that waits for them: whether it took them, so
+        #: that the task may wait on. To wake it costs more than to pass an event on.
+        self.tap: Callable[[], bool] | None = None
+        self.headers: dict[bytes, bytes] = {}
 
     @property
     def reusable(self) -> bool:
@@ -181,6 +180,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._fail(Failure.CUT, str(exc or "closed within the answer"))
         self._wake()
+        self._parser = None  # type: ignore[assignment]  # it holds this object
 
     # What the parser says
 

@@ -35,13 +35,13 @@ class Pool:
 
     def give_back(self, replica: Replica, connection: Connection) -> None:
         """Keep it if it may carry another exchange, else close it."""
+        connection.rest()
         kept = self._idle.setdefault(replica.id, deque())
         if not connection.reusable or replica.id not in self._known or len(kept) >= MAX_IDLE:
             connection.close()
             if not kept:
                 del self._idle[replica.id]
             return
-        connection.rest()
         connection.idle_since = self._loop.time()
         kept.append(connection)
         if self._sweeper is None:

@@ -83,12 +83,12 @@ class MemoryStore:
         if now - self._swept > SECONDS:
             self._sweep()
         for claim in claims:
-            kind, owner = of = claim[:2]
+            of = claim.kind, claim.owner
             meter = self._meters.get(of)
             if meter is None:
-                meter = self._meters[of] = _METERS[kind]()
+                meter = self._meters[of] = _METERS[claim.kind]()
             # A day is the calendar's; everything else must not go back.
-            at = self._clock.wall() if kind is Kind.TOKENS_PER_DAY else now
+            at = self._clock.wall() if claim.kind is Kind.TOKENS_PER_DAY else now
             found.append((claim, meter, at))
         return found
 

@@ -101,10 +101,10 @@ class _Columns:
     def draw(self, logits: mx.array, rows: Sequence[Row]) -> mx.array:
         bits = logits.astype(mx.float32) * self._scale
         bits = mx.maximum(bits + (_ONE - _highest(bits)), _LEAST)
-        bound = _read(bits)
-        if self._cuts:
-            exponents = _exponents(bits)
-            bound = bound * (exponents >= self._least(exponents))
+        bound, exponents = _read(bits), _exponents(bits)  # the latter is computed if it is used
+        least = self._least(exponents)
+        if least is not None:
+            bound = bound * (exponents >= least)
         numbers = [row.numbers() for row in rows]
         # On a CPU each step that is left out counts, however small what it works on.
         sure = all(told[_TRIES] < _SURE for told in numbers)
@@ -120,13 +120,8 @@ class _Columns:
         drawn = drawn[:, 0]
         return mx.where(self._greedy, mx.argmax(logits, axis=-1), drawn) if self._mixed else drawn
 
-    @property
-    def _cuts(self) -> bool:
-        """Whether there are tokens that may not be drawn."""
-        return not (self._min_p is self._top_k is self._top_p is None)
-
-    def _least(self, exponents: mx.array) -> mx.array:
-        """The smallest exponent that may be drawn, of each row."""
+    def _least(self, exponents: mx.array) -> mx.array | None:
+        """The smallest exponent that may be drawn, of each row; None: all of them."""
         least = self._min_p
         if self._top_k is not None:
             count = _halved(lambda at: mx.sum(exponents >= at, axis=-1, keepdims=True), self._top_k)
@@ -142,7 +137,6 @@ class _Columns:
                 reach=True,
             )
             least = mass if least is None else mx.maximum(least, mass)
-        assert least is not None, "there is a cut"
         return least
 
 
